@@ -1,0 +1,49 @@
+# make demo   install what is missing and run the main job: raw files to a report
+# make test   install what is missing and run what CI runs
+.DEFAULT_GOAL := help
+SHELL := bash
+VENV ?= .venv
+PY := $(VENV)/bin/python
+DEMO ?= demo-output
+inputs := pyproject.toml constraints.txt tools/bootstrap.sh $(wildcard packages/*/pyproject.toml)
+
+.PHONY: help install dev demo test lint types contracts unit format bench clean
+
+help:  ## list the targets
+	@grep -E '^[a-z]+:.*##' Makefile | sed -E 's/:[^#]*## /\t/' | expand -t 12
+
+$(VENV)/.installed: $(inputs)
+	VENV=$(VENV) tools/bootstrap.sh
+	@touch $@
+
+$(VENV)/.installed-dev: $(inputs)
+	VENV=$(VENV) tools/bootstrap.sh --dev
+	@touch $@ $(VENV)/.installed
+
+install: $(VENV)/.installed  ## create .venv with the five packages
+dev: $(VENV)/.installed-dev  ## the same, with the test and lint tools
+
+demo: install  ## the main job: simulate, convert, reconstruct, train, segment, evaluate, report
+	$(VENV)/bin/mri-cli demo --out $(DEMO)
+
+test: lint types contracts unit  ## what CI runs
+
+lint: dev  ## ruff: style and formatting
+	$(VENV)/bin/ruff check .
+	$(VENV)/bin/ruff format --check .
+
+types: dev  ## mypy
+	$(VENV)/bin/mypy
+
+contracts: dev  ## import-linter: the layering of the packages
+	$(VENV)/bin/lint-imports
+
+unit: dev  ## pytest
+	$(PY) -m pytest
+
+format: dev  ## rewrite the sources in the house format
+	$(VENV)/bin/ruff check --fix .
+	$(VENV)/bin/ruff format .
+
+clean:  ## remove the environment and caches, keep data
+	rm -rf $(VENV) .mypy_cache .pytest_cache .ruff_cache .import_linter_cache .hypothesis

@@ -1,0 +1,1 @@
+"""The mri-cli command host."""
