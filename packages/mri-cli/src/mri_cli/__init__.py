@@ -1,1 +1,1 @@
-"""The mri-cli command host."""
+"""The ``mri-cli`` command: one host for the commands of every installed ``mri-*`` package."""
