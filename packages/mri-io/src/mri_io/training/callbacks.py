@@ -1,6 +1,6 @@
 """Lightning callbacks that make a run repeatable and resumable to the bit."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -75,7 +75,7 @@ class RunState(Callback):
         path: Path,
         config: TrainingConfig,
         header: Callable[[int, bool], dict[str, Any]],
-        before_save: Callable[[], None],
+        before_save: Sequence[Callable[[], None]],
         start_step: int,
     ) -> None:
         self.path, self.config, self.header = path, config, header
@@ -113,7 +113,8 @@ class RunState(Callback):
         checkpoint["mri"] = self.header(trainer.global_step, self._complete)
 
     def _save(self, trainer: Trainer) -> None:
-        self.before_save()
+        for prepare in self.before_save:
+            prepare()
         temporary = self.path.with_name(f".{self.path.name}.tmp")
         trainer.save_checkpoint(temporary, weights_only=False)
         if trainer.is_global_zero:

@@ -59,10 +59,6 @@ class TrainingConfig(Config):
             raise ValueError("warmup_steps: onecycle has its own rise; expected 0")
         if isinstance(self.devices, int) and self.devices < 1:
             raise ValueError(f"devices: expected at least 1 or 'auto', got {self.devices}")
-        if self.validate_every > self.steps:
-            raise ValueError(
-                f"validate_every: expected at most steps = {self.steps}, got {self.validate_every}"
-            )
         return self
 
     @property

@@ -1,5 +1,6 @@
 """Batches for Lightning: the same batch at the same step, however often interrupted or shared by devices."""
 
+import multiprocessing
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
@@ -24,19 +25,23 @@ class _Loader:
     def __init__(self, dataset: Any, config: TrainingConfig, collate: Collate | None, rank: Rank) -> None:
         self.dataset, self.config, self.collate, self.rank = dataset, config, collate, rank
 
-    def _batches(self, batch_sampler: Any) -> Iterator[Any]:
+    def _loader(self, batch_sampler: Any, *, keep_workers: bool) -> "DataLoader[Any]":
         workers = self.config.num_workers
-        # The generator only seeds the workers; giving one leaves torch's global generator untouched.
-        loader: DataLoader[Any] = DataLoader(
+        if workers:
+            # Loading processes are forked from a server that has imported torch already, so they start at
+            # once.
+            multiprocessing.set_forkserver_preload(["mri_io.torch", "mri_io.store"])
+        return DataLoader(
             self.dataset,
             batch_sampler=batch_sampler,
             num_workers=workers,
             collate_fn=self.collate,
             pin_memory=torch.cuda.is_available(),
             multiprocessing_context="forkserver" if workers else None,
+            persistent_workers=keep_workers and workers > 0,
+            # It only seeds the workers; giving one leaves torch's global generator untouched.
             generator=torch.Generator().manual_seed(self.config.seed),
         )
-        return iter(loader)
 
 
 class TrainBatches(_Loader):
@@ -53,7 +58,7 @@ class TrainBatches(_Loader):
         size = self.config.batch_size
         if size % world:
             raise ConfigError(f"training.batch_size: expected a multiple of the {world} devices, got {size}.")
-        return self._batches(_Share(self._sampler(), rank, world))
+        return iter(self._loader(_Share(self._sampler(), rank, world), keep_workers=False))
 
     def _sampler(self) -> Any:
         from mri_io.torch import StepSampler
@@ -73,7 +78,9 @@ class TrainBatches(_Loader):
 
 
 class ValidationBatches(_Loader):
-    """Every sample once, in order; the ranks take turns."""
+    """Every sample once, in order; the ranks take turns. Loading processes are kept between validations."""
+
+    _kept: "DataLoader[Any] | None" = None
 
     def _share(self) -> list[list[int]]:
         rank, world = self.rank()
@@ -89,7 +96,9 @@ class ValidationBatches(_Loader):
         return len(self._share())
 
     def __iter__(self) -> Iterator[Any]:
-        return self._batches(self._share())
+        if self._kept is None:
+            self._kept = self._loader(self._share(), keep_workers=True)
+        return iter(self._kept)
 
 
 class _Share:

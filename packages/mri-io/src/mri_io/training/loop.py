@@ -1,9 +1,8 @@
 """Train a LightningModule: resumable to the bit, with a self-describing checkpoint at the end."""
 
-import importlib.util
 import logging
 import warnings
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,17 +11,16 @@ from typing import Any, Literal
 import torch
 from lightning.pytorch import Callback, LightningModule, Trainer
 from lightning.pytorch.callbacks import EarlyStopping
-from lightning.pytorch.loggers import Logger
 from lightning.pytorch.utilities import rank_zero_only
 from lightning.pytorch.utilities.model_helpers import is_overridden
 
 from mri_io.config import config_hash
-from mri_io.errors import MissingPackageError
 from mri_io.training.callbacks import BestWeights, MovingAverage, RunState, StepSeed
 from mri_io.training.checkpoint import SplitLike, make_header, read_raw
 from mri_io.training.config import TrainingConfig
 from mri_io.training.folder import Earlier, RunFolder
 from mri_io.training.loaders import Collate, TrainBatches, ValidationBatches
+from mri_io.training.loggers import make_loggers
 from mri_io.training.metrics import MetricsTable
 from mri_io.training.progress import ProgressReport
 
@@ -149,8 +147,15 @@ class _Run:
     def fit(self, train_data: Any, val_data: Any | None, collate: Collate) -> int:
         settings, start = self.settings, self.earlier.step
         holder: list[Trainer] = []
-        table = MetricsTable(self.folder.metrics, start, lambda: holder[0].global_step)
         validates = val_data is not None
+        loggers = make_loggers(
+            settings,
+            self.folder.path,
+            project=f"mri-{self.kind}",
+            identity=config_hash(self.config)[:16],
+            start_step=start,
+            steps_done=lambda: holder[0].global_step,
+        )
         trainer = Trainer(
             accelerator=settings.accelerator,
             devices=settings.devices,
@@ -160,13 +165,14 @@ class _Run:
             accumulate_grad_batches=settings.accumulate,
             gradient_clip_val=settings.gradient_clip,
             # Counted in batches over the whole run, since a run is a single epoch.
-            val_check_interval=(settings.validate_every or settings.steps) * settings.accumulate,
+            val_check_interval=min(settings.validate_every or settings.steps, settings.steps)
+            * settings.accumulate,
             check_val_every_n_epoch=None,
             limit_val_batches=None if validates else 0,
             num_sanity_val_steps=0,
             log_every_n_steps=settings.log_every,
-            logger=self._loggers(table) or False,
-            callbacks=self._callbacks(table, validates),
+            logger=loggers or False,
+            callbacks=self._callbacks([x.flush for x in loggers if isinstance(x, MetricsTable)], validates),
             default_root_dir=self.folder.path,
             deterministic="warn",
             enable_checkpointing=False,
@@ -191,13 +197,13 @@ class _Run:
     def _header(self, step: int, complete: bool) -> dict[str, Any]:
         return make_header(kind=self.kind, config=self.config, split=self.split, step=step, complete=complete)
 
-    def _callbacks(self, table: MetricsTable, validates: bool) -> list[Callback]:
+    def _callbacks(self, before_save: list[Callable[[], None]], validates: bool) -> list[Callback]:
         settings, start = self.settings, self.earlier.step
         average = MovingAverage(settings.ema_decay) if settings.ema_decay is not None else None
         # RunState comes before the average: at the end it must save the weights before the average replaces
         # them.
         callbacks: list[Callback] = [
-            RunState(self.folder.last, settings, self._header, table.flush, start),
+            RunState(self.folder.last, settings, self._header, before_save, start),
             StepSeed(settings),
         ]
         if average is not None:
@@ -212,35 +218,6 @@ class _Run:
         if settings.progress:
             callbacks.append(ProgressReport(self.folder.path.name, start, settings.steps))
         return callbacks
-
-    def _loggers(self, table: MetricsTable) -> list[Logger]:
-        loggers: list[Logger] = []
-        path, names = self.folder.path, self.settings.loggers
-        if "csv" in names:
-            loggers.append(table)
-        if "tensorboard" in names:
-            from lightning.pytorch.loggers import TensorBoardLogger
-
-            # Events after the step of resumption are hidden, since they come again.
-            purge = self.earlier.step or None
-            loggers.append(
-                TensorBoardLogger(
-                    path, name="", version="tensorboard", default_hp_metric=False, purge_step=purge
-                )
-            )
-        if "wandb" in names:
-            if importlib.util.find_spec("wandb") is None:
-                raise MissingPackageError(
-                    "training.loggers: wandb is not installed; pip install wandb, or use csv and tensorboard."
-                )
-            from lightning.pytorch.loggers import WandbLogger
-
-            name = path.name
-            identity = config_hash(self.config)[:16]
-            loggers.append(
-                WandbLogger(project=f"mri-{self.kind}", name=name, id=identity, save_dir=path, resume="allow")
-            )
-        return loggers
 
 
 @contextmanager
