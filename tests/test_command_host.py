@@ -60,9 +60,7 @@ def plugin(folder: Path, name: str, source: str, *commands: str) -> Path:
     (folder / f"{name}.py").write_text(source)
     info = folder / f"{name}-1.0.dist-info"
     info.mkdir()
-    (info / "METADATA").write_text(
-        f"Metadata-Version: 2.1\nName: {name}\nVersion: 1.0\nSummary: Summary of {name}\n"
-    )
+    (info / "METADATA").write_text(f"Metadata-Version: 2.1\nName: {name}\nVersion: 1.0\nSummary: Summary of {name}\n")
     lines = "".join(f"{command} = {name}:{command}\n" for command in commands)
     (info / "entry_points.txt").write_text(f"[mri_cli.commands]\n{lines}")
     return folder
@@ -88,9 +86,7 @@ def test_root_help_names_every_command_with_its_own_line() -> None:
 
 
 def test_another_package_adds_a_command_that_is_imported_only_when_used(tmp_path: Path) -> None:
-    source = (
-        "import pathlib\npathlib.Path(__file__ + '.used').touch()\ndef greet(name: str):\n    print(name)\n"
-    )
+    source = "import pathlib\npathlib.Path(__file__ + '.used').touch()\ndef greet(name: str):\n    print(name)\n"
     folder = plugin(tmp_path / "site", "greeter", source, "greet")
     text = run("--help", path=folder).stdout
     assert "Summary of greeter" in text

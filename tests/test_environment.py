@@ -15,9 +15,7 @@ ROOT = Path(__file__).parents[1]
     ["torchvision", "timm", "segmentation_models_pytorch", "segment_anything", "sam2", "deepinv", "nnunetv2"],
 )
 def test_packages_that_break_torch_are_absent(module: str) -> None:
-    assert find_spec(module) is None, (
-        f"{module} is installed; remove it: it pulls another torch or breaks this one"
-    )
+    assert find_spec(module) is None, f"{module} is installed; remove it: it pulls another torch or breaks this one"
 
 
 def test_installed_versions_are_the_pinned_ones() -> None:

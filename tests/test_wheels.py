@@ -52,9 +52,7 @@ def environment(folder: Path, wheels: Path, *packages: str) -> Path:
 
 
 def installed(binaries: Path) -> set[str]:
-    code = (
-        "from importlib.metadata import distributions as d; print(*{x.metadata['Name'].lower() for x in d()})"
-    )
+    code = "from importlib.metadata import distributions as d; print(*{x.metadata['Name'].lower() for x in d()})"
     return set(call(binaries / "python", "-c", code).split())
 
 

@@ -26,9 +26,7 @@ class Run(Config):
 def test_precedence_is_base_then_file_then_overrides(tmp_path: Path):
     path = tmp_path / "run.yaml"
     path.write_text("model:\n  cascades: 4\nrate: 0.5\n")
-    config = load_config(
-        Run, path, ["rate=2e-4"], base={"model": {"cascades": 2, "widths": [1]}, "name": "base"}
-    )
+    config = load_config(Run, path, ["rate=2e-4"], base={"model": {"cascades": 2, "widths": [1]}, "name": "base"})
     assert config == Run(model=Model(cascades=4, widths=(1,)), rate=2e-4, name="base")
 
 
@@ -107,9 +105,7 @@ def test_missing_file_and_empty_file(tmp_path: Path):
     st.floats(allow_nan=False, allow_infinity=False),
     st.none() | st.text(st.characters(exclude_categories=("Cs",)), max_size=20),
 )
-def test_dumped_yaml_reads_back_to_an_equal_object(
-    tmp_path_factory, cascades: int, rate: float, name: str | None
-):
+def test_dumped_yaml_reads_back_to_an_equal_object(tmp_path_factory, cascades: int, rate: float, name: str | None):
     config = Run(model=Model(cascades=cascades), rate=rate, name=name)
     path = tmp_path_factory.mktemp("dump") / "run.yaml"
     path.write_bytes(dump_config(config).encode())

@@ -85,9 +85,7 @@ def test_hash_depends_on_weights_only(tmp_path: Path, path: Path):
 
 
 def test_wrong_kind(path: Path):
-    with pytest.raises(
-        FormatError, match=r"model.ckpt: checkpoint kind: expected seg, got recon. Use the recon"
-    ):
+    with pytest.raises(FormatError, match=r"model.ckpt: checkpoint kind: expected seg, got recon. Use the recon"):
         load_checkpoint(path, "seg")
 
 

@@ -60,8 +60,5 @@ def test_a_saved_run_with_a_field_that_no_longer_exists_differs():
 
 
 def test_reading_a_configuration_does_not_load_torch():
-    code = (
-        "import sys, mri_io.training as t; t.TrainingConfig();"
-        "assert not {'torch', 'lightning'} & set(sys.modules)"
-    )
+    code = "import sys, mri_io.training as t; t.TrainingConfig();assert not {'torch', 'lightning'} & set(sys.modules)"
     subprocess.run([sys.executable, "-c", code], check=True)

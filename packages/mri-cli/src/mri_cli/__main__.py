@@ -44,14 +44,10 @@ def _root(
 
 @app.command()
 def demo(
-    out: Annotated[Path, typer.Option(help="Folder for everything the demonstration makes.")] = Path(
-        "demo-output"
-    ),
+    out: Annotated[Path, typer.Option(help="Folder for everything the demonstration makes.")] = Path("demo-output"),
     size: Annotated[
         str,
-        typer.Option(
-            help="'full' (about ten minutes on two cores) or 'tiny' (the same steps, too short to learn)."
-        ),
+        typer.Option(help="'full' (about ten minutes on two cores) or 'tiny' (the same steps, too short to learn)."),
     ] = "full",
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Print the commands, run nothing.")] = False,
 ) -> None:

@@ -183,14 +183,11 @@ def _evaluation_stages(cohort: str) -> Iterator[Stage]:
         f"seg evaluate {cohort} --reference seg/tissue --part test --name segmentation{segs}",
     )
     pairs = {"oracle": ("reference", "unet-reference"), "before": ("varnet-r4", "unet-varnet-r4")}
-    pairs |= {
-        name: (f"{name}-r4", f"{name}-r4") for name in ("joint", "segmenter-only", "reconstruction-only")
-    }
+    pairs |= {name: (f"{name}-r4", f"{name}-r4") for name in ("joint", "segmenter-only", "reconstruction-only")}
     methods = "".join(f" --methods {name}=recon/{image}+seg/{seg}" for name, (image, seg) in pairs.items())
     yield Stage(
         "Evaluate joint training beside its controls on held-out subjects",
-        f"joint evaluate {cohort} --reference recon/reference --labels seg/tissue --part test"
-        f" --name joint{methods}",
+        f"joint evaluate {cohort} --reference recon/reference --labels seg/tissue --part test --name joint{methods}",
     )
 
 
@@ -218,15 +215,9 @@ def run_demo(out: Path, *, size: str = "full", dry_run: bool = False) -> None:
         for stage in plan:
             typer.echo(str(stage))
         return
-    absent = [
-        m
-        for m in ("mri_io", "mri_recon", "mri_seg", "mri_joint", "nilearn", "jinja2")
-        if find_spec(m) is None
-    ]
+    absent = [m for m in ("mri_io", "mri_recon", "mri_seg", "mri_joint", "nilearn", "jinja2") if find_spec(m) is None]
     if absent:
-        raise DemoError(
-            f"the demonstration needs {', '.join(absent)}. Install all of it: pip install 'mri-cli[all]'"
-        )
+        raise DemoError(f"the demonstration needs {', '.join(absent)}. Install all of it: pip install 'mri-cli[all]'")
     _write_configs(out / "configs")
     begin = time.monotonic()
     for number, stage in enumerate(plan, start=1):
@@ -235,9 +226,7 @@ def run_demo(out: Path, *, size: str = "full", dry_run: bool = False) -> None:
         start = time.monotonic()
         done = subprocess.run([sys.executable, "-m", "mri_cli", *shlex.split(stage.command)], check=False)
         if done.returncode:
-            raise DemoError(
-                f"stage {number} ended with status {done.returncode}. To repeat it alone: {stage}"
-            )
+            raise DemoError(f"stage {number} ended with status {done.returncode}. To repeat it alone: {stage}")
         typer.echo(f"  {time.monotonic() - start:.0f} s, {time.monotonic() - begin:.0f} s in all")
     for line in outcome(out / "cohort"):
         typer.echo(line)

@@ -75,10 +75,7 @@ class CommandHost(TyperGroup):
         if absent:
             with formatter.section("Not installed"):
                 formatter.write_dl(
-                    [
-                        (f"pip install {package}", "adds " + ", ".join(names))
-                        for package, names in absent.items()
-                    ]
+                    [(f"pip install {package}", "adds " + ", ".join(names)) for package, names in absent.items()]
                 )
         super().format_epilog(ctx, formatter)
 

@@ -22,9 +22,7 @@ class StepSeed(Callback):
     def __init__(self, config: TrainingConfig) -> None:
         self.config = config
 
-    def on_train_batch_start(
-        self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int
-    ) -> None:
+    def on_train_batch_start(self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int) -> None:
         """Make dropout and noise a function of the step, so that a resumed run repeats them."""
         micro = batch_idx % self.config.accumulate
         set_seed(self.config.seed, trainer.global_step, micro, trainer.global_rank)
@@ -91,9 +89,7 @@ class RunState(Callback):
         total, batches = loop.batch_progress.total, self.start_step * self.config.accumulate
         total.ready = total.completed = batches
 
-    def on_train_batch_start(
-        self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int
-    ) -> None:
+    def on_train_batch_start(self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int) -> None:
         """Save when the interval is reached."""
         step = trainer.global_step
         due = step > self.start_step and step % self.config.checkpoint_every == 0
@@ -105,9 +101,7 @@ class RunState(Callback):
         self._complete = True
         self._save(trainer)
 
-    def on_save_checkpoint(
-        self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]
-    ) -> None:
+    def on_save_checkpoint(self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]) -> None:
         """Add the description and leave out Lightning's loop state."""
         checkpoint.pop("loops", None)
         checkpoint["mri"] = self.header(trainer.global_step, self._complete)
@@ -156,9 +150,7 @@ class BestWeights(Callback):
         """Compare the metric with the best so far."""
         if self.monitor not in trainer.callback_metrics:
             known = ", ".join(sorted(map(str, trainer.callback_metrics))) or "none"
-            raise ConfigError(
-                f"monitor: expected a metric that the task logs ({known}), got {self.monitor!r}."
-            )
+            raise ConfigError(f"monitor: expected a metric that the task logs ({known}), got {self.monitor!r}.")
         value = float(trainer.callback_metrics[self.monitor])
         better = self.best is None or (value < self.best if self.mode == "min" else value > self.best)
         if not (self.keep and better):
@@ -198,6 +190,4 @@ class MovingAverage(WeightAveraging):
         """Return the averaged weights under the module's own names."""
         assert self._average_model is not None
         state = self._average_model.state_dict()
-        return {
-            name.removeprefix("module."): value for name, value in state.items() if name.startswith("module.")
-        }
+        return {name.removeprefix("module."): value for name, value in state.items() if name.startswith("module.")}

@@ -82,14 +82,10 @@ class Checkpoint:
             If there are none; the message lists the prefixes that exist.
         """
         start = f"{prefix}."
-        found = {
-            name[len(start) :]: value for name, value in self.state_dict.items() if name.startswith(start)
-        }
+        found = {name[len(start) :]: value for name, value in self.state_dict.items() if name.startswith(start)}
         if not found:
             prefixes = sorted({name.partition(".")[0] for name in self.state_dict})
-            raise FormatError(
-                expected_got("weights", expected=f"names {start}*", got=prefixes, where=self.path)
-            )
+            raise FormatError(expected_got("weights", expected=f"names {start}*", got=prefixes, where=self.path))
         return found
 
 
@@ -151,9 +147,7 @@ def save_checkpoint(
     return write_checkpoint(path, header, state_dict)
 
 
-def write_checkpoint(
-    path: str | Path, header: Mapping[str, Any], state_dict: Mapping[str, torch.Tensor]
-) -> Path:
+def write_checkpoint(path: str | Path, header: Mapping[str, Any], state_dict: Mapping[str, torch.Tensor]) -> Path:
     """Write header and weights atomically: a temporary file beside `path`, fsync, rename."""
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -184,9 +178,7 @@ def read_raw(path: str | Path, kind: str | None = None) -> dict[str, Any]:
     if not isinstance(header, dict) or "format_version" not in header or "state_dict" not in content:
         found = sorted(map(str, content))[:8] if isinstance(content, dict) else type(content).__name__
         fix = "Weights of other projects are loaded by the network's own loader, not as a checkpoint."
-        raise FormatError(
-            expected_got("checkpoint keys", expected="mri, state_dict", got=found, where=path, fix=fix)
-        )
+        raise FormatError(expected_got("checkpoint keys", expected="mri, state_dict", got=found, where=path, fix=fix))
     if header["format_version"] > FORMAT_VERSION:
         raise VersionError(
             expected_got(
@@ -199,9 +191,7 @@ def read_raw(path: str | Path, kind: str | None = None) -> dict[str, Any]:
         )
     if kind is not None and header["kind"] != kind:
         fix = f"Use the {header['kind']} commands for it, or give a {kind} checkpoint."
-        raise FormatError(
-            expected_got("checkpoint kind", expected=kind, got=header["kind"], where=path, fix=fix)
-        )
+        raise FormatError(expected_got("checkpoint kind", expected=kind, got=header["kind"], where=path, fix=fix))
     return content
 
 

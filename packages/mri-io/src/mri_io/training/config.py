@@ -52,9 +52,7 @@ class TrainingConfig(Config):
     @model_validator(mode="after")
     def _consistent(self) -> "TrainingConfig":
         if self.warmup_steps >= self.steps:
-            raise ValueError(
-                f"warmup_steps: expected fewer than steps = {self.steps}, got {self.warmup_steps}"
-            )
+            raise ValueError(f"warmup_steps: expected fewer than steps = {self.steps}, got {self.warmup_steps}")
         if self.schedule == "onecycle" and self.warmup_steps:
             raise ValueError("warmup_steps: onecycle has its own rise; expected 0")
         if isinstance(self.devices, int) and self.devices < 1:

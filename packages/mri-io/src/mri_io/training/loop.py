@@ -165,8 +165,7 @@ class _Run:
             accumulate_grad_batches=settings.accumulate,
             gradient_clip_val=settings.gradient_clip,
             # Counted in batches over the whole run, since a run is a single epoch.
-            val_check_interval=min(settings.validate_every or settings.steps, settings.steps)
-            * settings.accumulate,
+            val_check_interval=min(settings.validate_every or settings.steps, settings.steps) * settings.accumulate,
             check_val_every_n_epoch=None,
             limit_val_batches=None if validates else 0,
             num_sanity_val_steps=0,
@@ -210,9 +209,7 @@ class _Run:
             callbacks.append(average)
         if validates:
             best = self.folder.best
-            callbacks.append(
-                BestWeights(best, self.monitor, self.mode, self._header, average, settings.keeps_best)
-            )
+            callbacks.append(BestWeights(best, self.monitor, self.mode, self._header, average, settings.keeps_best))
             if settings.patience is not None:
                 callbacks.append(EarlyStopping(self.monitor, mode=self.mode, patience=settings.patience))
         if settings.progress:

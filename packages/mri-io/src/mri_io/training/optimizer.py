@@ -44,9 +44,7 @@ def make_optimizer(
     if groups and all(set(group) == {"params"} for group in groups):
         groups = [{"params": [p for group in groups for p in group["params"]]}]
     if not groups:
-        raise ConfigError(
-            "nothing to train: every parameter of the network is frozen; switch on at least one part."
-        )
+        raise ConfigError("nothing to train: every parameter of the network is frozen; switch on at least one part.")
     optimizer = torch.optim.AdamW(groups, lr=config.learning_rate, weight_decay=config.weight_decay)
     scheduler = torch.optim.lr_scheduler.LambdaLR(optimizer, schedule_factor(config))
     return {

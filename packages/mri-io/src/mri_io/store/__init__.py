@@ -1,0 +1,36 @@
+"""Cohorts of volumes of elements: written whole or not at all, read lazily, verified by checksum."""
+
+from importlib import import_module
+from typing import Any
+
+_LAZY = {
+    "Cohort": "cohort",
+    "Element": "element",
+    "IndexRow": "index",
+    "Problem": "verification",
+    "Split": "splits",
+    "VerifyReport": "verification",
+    "Volume": "volume",
+    "build_index": "index",
+    "collect_garbage": "garbage",
+    "compute_statistics": "statistics",
+    "create_cohort": "cohort",
+    "make_split": "splits",
+    "mask_array": "element",
+    "open_cohort": "cohort",
+    "open_volume": "volume",
+    "query_index": "index",
+    "verify": "verification",
+}
+
+__all__ = sorted(_LAZY)
+
+
+def __getattr__(name: str) -> Any:
+    if name in _LAZY:
+        return getattr(import_module(f"mri_io.store.{_LAZY[name]}"), name)
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    return sorted([*globals(), *_LAZY])

@@ -1,0 +1,64 @@
+"""The record of failed items, one JSON object a line; a torn last line is ignored by readers."""
+
+import json
+import os
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from mri_io.store.commit import storage_errors, write_text_atomic
+
+__all__ = ["Failures"]
+
+
+class Failures:
+    """Rows of ``failures.jsonl`` of a cohort."""
+
+    def __init__(self, cohort: Path) -> None:
+        self.path = cohort / "failures.jsonl"
+
+    def append(self, row: Mapping[str, Any]) -> None:
+        """Append a row and flush it to disk."""
+        with self._locked(), storage_errors(self.path), self.path.open("a+", encoding="utf-8") as file:
+            # A killed writer may have left a torn line: start a new one.
+            torn = file.tell() > 0 and not self.path.read_bytes().endswith(b"\n")
+            file.write(("\n" if torn else "") + json.dumps(dict(row)) + "\n")
+            file.flush()
+            os.fsync(file.fileno())
+
+    def rows(self) -> list[dict[str, Any]]:
+        """Return all rows that can be read."""
+        rows = []
+        try:
+            lines = self.path.read_text(encoding="utf-8", errors="replace").splitlines()
+        except FileNotFoundError:
+            return []
+        for line in lines:
+            try:
+                row = json.loads(line)
+            except ValueError:
+                continue
+            if isinstance(row, dict):
+                rows.append(row)
+        return rows
+
+    def clear(self, item: str, stage: str) -> None:
+        """Remove the rows of an item at a stage."""
+        if not any(row.get("item") == item and row.get("stage") == stage for row in self.rows()):
+            return
+        with self._locked():
+            kept = [row for row in self.rows() if (row.get("item"), row.get("stage")) != (item, stage)]
+            write_text_atomic(self.path, "".join(json.dumps(row) + "\n" for row in kept))
+
+    @contextmanager
+    def _locked(self) -> Iterator[None]:
+        """Keep other processes of this machine from changing the file meanwhile."""
+        try:
+            import fcntl
+        except ImportError:  # not on Windows; there only one process should write
+            yield
+            return
+        with storage_errors(self.path), self.path.with_name(".failures.lock").open("w") as lock:
+            fcntl.flock(lock, fcntl.LOCK_EX)
+            yield

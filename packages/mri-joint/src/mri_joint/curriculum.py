@@ -1,0 +1,76 @@
+"""The stabilisation curriculum: from nearly complete sampling to the target mask, geometrically (Acar 2022)."""
+
+import numpy as np
+from numpy.typing import NDArray
+
+from mri_io.errors import ConfigError, expected_got
+from mri_joint.config import CurriculumConfig
+
+__all__ = ["mask_at_rate", "sampled_fraction"]
+
+
+def sampled_fraction(step: int, target: float, config: CurriculumConfig) -> float:
+    r"""Return the sampled fraction of k-space at a training step.
+
+    .. math:: r_i = (1 - \epsilon) \left(\frac{r}{1 - \epsilon}\right)^{(i - 1) / P} \text{ for } i \le P,
+              \quad r_i = r \text{ after,}
+
+    where i counts epochs of ``config.steps_per_epoch`` steps from 1 and P is ``config.epochs``: the fraction falls by
+    the same factor from one epoch to the next.
+
+    Parameters
+    ----------
+    step
+        Optimiser steps taken, from 0.
+    target
+        Sampled fraction r of the target mask, 0 < r <= 1. Above ``1 - epsilon`` there is nothing to ease in: r.
+    config
+        Length and start of the curriculum.
+
+    Returns
+    -------
+    float
+        r_i, never below `target`.
+
+    References
+    ----------
+    Acar, Cukur, Oksuz 2022, "Segmentation-aware MRI reconstruction", MLMIR.
+    """
+    if not 0 < target <= 1:
+        raise ConfigError(expected_got("sampled fraction", expected="above 0 and at most 1", got=target))
+    start = 1 - config.epsilon
+    epoch = 1 + step // config.steps_per_epoch
+    if epoch > config.epochs or target >= start:
+        return target
+    return float(start * (target / start) ** ((epoch - 1) / config.epochs))
+
+
+def mask_at_rate(
+    mask: NDArray[np.number] | NDArray[np.bool_], rate: float, rng: np.random.Generator
+) -> NDArray[np.uint8]:
+    """Add positions to a sampling mask, at random, until a fraction `rate` of all positions is sampled.
+
+    The target's positions are always kept, so that the curriculum ends in exactly the target mask, whatever its
+    pattern; the positions are lines for a mask of lines and points for a mask of points.
+
+    Parameters
+    ----------
+    mask
+        Target mask, non-zero where sampled, any shape, e.g. (1, kx) for lines.
+    rate
+        Wanted sampled fraction; no position is taken away if it is below that of `mask`.
+    rng
+        Chooses the positions.
+
+    Returns
+    -------
+    ndarray
+        uint8, 1 where sampled, same shape.
+    """
+    sampled = np.asarray(mask) != 0
+    missing = np.flatnonzero(~sampled.ravel())
+    wanted = round(rate * sampled.size) - int(sampled.sum())
+    result = sampled.ravel().astype(np.uint8)
+    if wanted > 0:
+        result[rng.choice(missing, size=min(wanted, missing.size), replace=False)] = 1
+    return result.reshape(sampled.shape)
