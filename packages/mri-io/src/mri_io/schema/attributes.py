@@ -20,10 +20,10 @@ def now_utc() -> str:
 class Header(Config):
     """Acquisition parameters of a volume; what a file does not state stays None."""
 
-    encoded_matrix: tuple[int, int, int] | None = Field(None, description="x, y, z")
-    recon_matrix: tuple[int, int, int] | None = Field(None, description="x, y, z")
-    encoded_fov_m: tuple[float, float, float] | None = Field(None, description="x, y, z")
-    recon_fov_m: tuple[float, float, float] | None = Field(None, description="x, y, z")
+    encoded_matrix: tuple[int, int, int] | None = Field(default=None, description="x, y, z")
+    recon_matrix: tuple[int, int, int] | None = Field(default=None, description="x, y, z")
+    encoded_fov_m: tuple[float, float, float] | None = Field(default=None, description="x, y, z")
+    recon_fov_m: tuple[float, float, float] | None = Field(default=None, description="x, y, z")
     te_s: tuple[float, ...] | None = None
     tr_s: tuple[float, ...] | None = None
     ti_s: tuple[float, ...] | None = None

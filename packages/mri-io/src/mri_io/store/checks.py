@@ -118,19 +118,17 @@ def _check_grid(shape: tuple[int, ...], affine: Any, siblings: Mapping[str, "Ele
                 fix="Resample the labels to the image's grid.",
             )
         )
-    known = [element for element in fitting if element.affine is not None]
+    known = [(element.path, known) for element in fitting if (known := element.affine) is not None]
     if affine is None or not known:
         return
     matrix = np.asarray(affine, dtype=np.float64)
-    for element in known:
-        if np.allclose(element.affine, matrix, rtol=0, atol=AFFINE_TOLERANCE_MM):
-            return
-    element = known[0]
-    assert element.affine is not None
+    if any(np.allclose(other, matrix, rtol=0, atol=AFFINE_TOLERANCE_MM) for _, other in known):
+        return
+    path, other = known[0]
     raise ShapeError(
         expected_got(
             "label affine",
-            expected=f"{np.round(element.affine, 4).tolist()} as of {element.path}",
+            expected=f"{np.round(other, 4).tolist()} as of {path}",
             got=np.round(matrix, 4).tolist(),
             where=where,
             fix="Resample the labels to the image's grid, or correct the header.",

@@ -13,13 +13,12 @@ from mri_io.config import Config, validate_config
 from mri_io.errors import ConfigError, ElementNotFoundError, expected_got
 from mri_io.schema.validation import validate
 from mri_io.store.commit import write_json_atomic
+from mri_io.types import Part
 
 if TYPE_CHECKING:
     from mri_io.store.cohort import Cohort
 
 __all__ = ["Split", "make_split", "read_split", "write_split"]
-
-Part = Literal["train", "val", "test"]
 
 
 class Split(Config):
@@ -48,10 +47,8 @@ class Split(Config):
 
     def part_of(self, subject: str) -> Part | None:
         """Return the part that a subject is in."""
-        for part in ("train", "val", "test"):
-            if subject in getattr(self, part):
-                return part  # type: ignore[return-value]
-        return None
+        parts: tuple[Part, ...] = ("train", "val", "test")
+        return next((part for part in parts if subject in getattr(self, part)), None)
 
     def subjects(self, part: str) -> tuple[str, ...]:
         """Return the subjects of a part; ConfigError for an unknown part."""

@@ -1,0 +1,158 @@
+"""A map-style data set of slices over a cohort; opens files lazily, so it is safe in loader processes."""
+
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch.utils.data import Dataset
+
+from mri_io.errors import ElementNotFoundError, ShapeError, expected_got
+from mri_io.store.cohort import Cohort, open_cohort
+from mri_io.store.element import Element, mask_array
+
+__all__ = ["SliceDataset", "collate_slices"]
+
+Transform = Callable[[dict[str, Any], np.random.Generator], Any]
+
+
+class SliceDataset(Dataset[Any]):
+    """Slices of chosen elements as dictionaries of numpy arrays.
+
+    A sample has one entry per element path, without the slice dimension (masks as `mask_array` gives them), and
+    ``volume_id``, ``subject_id`` and ``slice``. Volumes may differ in matrix size and number of coils.
+
+    Parameters
+    ----------
+    cohort
+        The cohort or its path.
+    elements
+        Paths such as ``["kspace", "sens/espirit", "recon/reference"]``.
+    split, part
+        The part of a split; `part` None takes all volumes.
+    volumes
+        Volume ids instead of a part.
+    slices
+        A function ``(volume_id, slice, slices) -> bool`` that chooses slices.
+    transform
+        ``transform(sample, rng)``; its random numbers are a function of `seed`, the index and the draw.
+    seed
+        Of the transforms.
+
+    Raises
+    ------
+    ElementNotFoundError
+        When a volume lacks an element, naming all such volumes, or nothing is chosen.
+    ShapeError
+        When the elements of a volume have different numbers of slices.
+    """
+
+    def __init__(
+        self,
+        cohort: str | Path | Cohort,
+        elements: Sequence[str],
+        *,
+        split: str = "default",
+        part: str | None = "train",
+        volumes: Sequence[str] | None = None,
+        slices: Callable[[str, int, int], bool] | None = None,
+        transform: Transform | None = None,
+        seed: int = 0,
+    ) -> None:
+        opened = cohort if isinstance(cohort, Cohort) else open_cohort(cohort)
+        self.path = opened.path
+        self.elements = tuple(elements)
+        self.transform, self.seed = transform, seed
+        chosen = [opened[v] for v in volumes] if volumes is not None else opened.volumes(split, part)
+        missing = [f"{v.id} ({', '.join(absent)})" for v in chosen if (absent := [e for e in elements if e not in v])]
+        if missing:
+            raise ElementNotFoundError(
+                f"{self.path}: {len(missing)} of {len(chosen)} volumes lack elements: {'; '.join(missing[:5])}"
+                f"{'; ...' if len(missing) > 5 else ''}. Prepare them first or choose other volumes."
+            )
+        self.metadata: list[dict[str, Any]] = []
+        self._items: list[tuple[int, int]] = []
+        for number, volume in enumerate(chosen):
+            parts = {path: volume[path] for path in elements}
+            lengths = {path: e.shape[0] for path, e in parts.items() if _has_slices(e)}
+            if len(set(lengths.values())) > 1:
+                raise ShapeError(
+                    expected_got("slices", expected="one number for all elements", got=lengths, where=volume.path)
+                )
+            shapes = {path: e.shape[1:] if _has_slices(e) else e.shape for path, e in parts.items()}
+            self.metadata.append({"volume_id": volume.id, "subject_id": volume.subject_id, "shapes": shapes})
+            count = next(iter(lengths.values()), 0)
+            self._items += [(number, s) for s in range(count) if slices is None or slices(volume.id, s, count)]
+        if not self._items:
+            raise ElementNotFoundError(f"{self.path}: no slices chosen (split {split!r}, part {part!r}).")
+        self._open: dict[tuple[int, str], Element] = {}
+        self._small: dict[tuple[int, str], np.ndarray] = {}
+
+    def __len__(self) -> int:
+        """Return the number of slices."""
+        return len(self._items)
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Leave open elements behind: every process opens its own."""
+        return {**self.__dict__, "_open": {}, "_small": {}}
+
+    def volume_of(self, index: int) -> str:
+        """Return the volume id of a sample."""
+        return str(self.metadata[self._items[index][0]]["volume_id"])
+
+    def shape_groups(self) -> list[list[int]]:
+        """Return lists of sample indices of equal shapes, for `StepSampler`."""
+        groups: dict[str, list[int]] = {}
+        for index, (number, _) in enumerate(self._items):
+            groups.setdefault(repr(sorted(self.metadata[number]["shapes"].items())), []).append(index)
+        return list(groups.values())
+
+    def _element(self, number: int, path: str) -> Element:
+        key = (number, path)
+        if key not in self._open:
+            folder = self.path / "volumes" / f"{self.metadata[number]['volume_id']}.zarr" / path
+            self._open[key] = Element(folder, path, self.metadata[number]["volume_id"])
+        return self._open[key]
+
+    def _read(self, number: int, path: str, position: int) -> np.ndarray:
+        element = self._element(number, path)
+        if element.type != "mask":
+            return element[position]
+        key = (number, path)
+        if key not in self._small:
+            self._small[key] = mask_array(element)
+        mask = self._small[key]
+        return (mask[position] if _has_slices(element) else mask).copy()
+
+    def __getitem__(self, key: int | tuple[int, int]) -> Any:
+        """Return a sample; with ``(index, draw)`` the transform's random numbers are those of that draw."""
+        index, draw = key if isinstance(key, tuple) else (key, 0)
+        number, position = self._items[index]
+        sample: dict[str, Any] = {path: self._read(number, path, position) for path in self.elements}
+        sample["volume_id"] = self.metadata[number]["volume_id"]
+        sample["subject_id"] = self.metadata[number]["subject_id"]
+        sample["slice"] = position
+        if self.transform is None:
+            return sample
+        return self.transform(sample, np.random.default_rng([self.seed, index % len(self), draw]))
+
+
+def _has_slices(element: Element) -> bool:
+    return element.dims[0] in ("slice", "z")
+
+
+def collate_slices(samples: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+    """Join samples into a batch: arrays of one shape are stacked to tensors, anything else becomes a list."""
+    batch: dict[str, Any] = {}
+    for key in samples[0]:
+        values = [sample[key] for sample in samples]
+        if all(isinstance(value, np.ndarray | torch.Tensor) for value in values):
+            tensors = [torch.as_tensor(value) for value in values]
+            same = all(t.shape == tensors[0].shape for t in tensors)
+            batch[key] = torch.stack(tensors) if same else tensors
+        elif all(isinstance(value, int | float) for value in values):
+            batch[key] = torch.tensor(values)
+        else:
+            batch[key] = values
+    return batch
