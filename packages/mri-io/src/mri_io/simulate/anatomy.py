@@ -14,6 +14,7 @@ from pathlib import Path
 
 import numpy as np
 from scipy import ndimage
+from scipy.interpolate import RectBivariateSpline
 
 from mri_io.errors import ConfigError, MissingPackageError, expected_got
 from mri_io.simulate.coils import loop_sensitivities, ring_of_loops
@@ -27,6 +28,7 @@ FOV_Y_MM = 230.0
 """Field of view along y; the head with its scalp takes about 205 mm."""
 SPACING_MM = 8.0
 THICKNESS_MM = 4.0
+DISPLACEMENT_MM = 3.0
 LOWEST_MM, HIGHEST_MM = 2.0, 48.0
 """Range of template heights (MNI z) from which slices are taken."""
 SKULL, FLUID = 0.06, 0.22
@@ -163,8 +165,7 @@ def simulate_head(
     labels = np.empty((slices, ny, nx), np.uint8)
     for number, height in enumerate(heights):
         fine = _grid(2 * ny, 2 * nx, voxel / 2, height)
-        planes = [warp.sample(fine + np.array([dz, 0, 0])) for dz in (-THICKNESS_MM / 3, 0, THICKNESS_MM / 3)]
-        t1, gm, wm, distance = (np.mean(maps, axis=0) for maps in zip(*planes, strict=True))
+        t1, gm, wm, distance = warp.sample(fine, (-THICKNESS_MM / 3, 0, THICKNESS_MM / 3))
         labels[number] = _labels(gm, wm)
         image = contrast.image(t1, gm, wm, distance, fine)
         maps = _sensitivities(centres, normals, fine)
@@ -212,20 +213,26 @@ class _Deformation:
         self.matrix = rotation @ np.diag(1 / rng.uniform(0.94, 1.04, 3))
         self.shift = rng.normal(0, 2.0, 3)
         field = rng.standard_normal((3, 12, 12, 12))
-        field = ndimage.gaussian_filter(field, (0, 1, 1, 1))
-        self.field = 5.0 * field / field.std()
+        field = ndimage.gaussian_filter(field, (0, 1.3, 1.3, 1.3))
+        field *= DISPLACEMENT_MM / field.std()
+        # Interpolation as in `map_coordinates(order=3)`, its prefilter done once.
+        self.field = [ndimage.spline_filter(component, order=3, mode="nearest") for component in field]
         self.centre = np.array([25.0, -17.0, 0.0])
 
-    def sample(self, points: np.ndarray) -> tuple[np.ndarray, ...]:
-        """Return t1, gm, wm and distance at points (..., 3) of the subject, order z, y, x, mm."""
-        place = (points - self.centre) / 240.0 * 11 + 5.5
-        coordinates = np.moveaxis(place, -1, 0)
-        displacement = [ndimage.map_coordinates(f, coordinates, order=3, mode="nearest") for f in self.field]
+    def sample(self, points: np.ndarray, offsets: tuple[float, ...]) -> list[np.ndarray]:
+        """Return t1, gm, wm and distance at points (..., 3), order z, y, x in mm, averaged over offsets in z."""
+        coordinates = np.moveaxis((points - self.centre) / 240.0 * 11 + 5.5, -1, 0)
+        displacement = [
+            ndimage.map_coordinates(f, coordinates, order=3, mode="nearest", prefilter=False) for f in self.field
+        ]
         moved = (points - self.centre) @ self.matrix.T + self.centre + self.shift + np.stack(displacement, axis=-1)
-        voxels = np.moveaxis(moved + self.anatomy.origin, -1, 0)
-        maps = (self.anatomy.t1, self.anatomy.gm, self.anatomy.wm)
-        sampled = [ndimage.map_coordinates(m, voxels, order=1) for m in maps]
-        return (*sampled, ndimage.map_coordinates(self.anatomy.distance, voxels, order=1, mode="nearest"))
+        through = self.matrix[:, 0]
+        maps = (self.anatomy.t1, self.anatomy.gm, self.anatomy.wm, self.anatomy.distance)
+        planes = [np.moveaxis(moved + dz * through + self.anatomy.origin, -1, 0) for dz in offsets]
+        return [
+            np.mean([ndimage.map_coordinates(m, plane, order=1, mode="nearest") for plane in planes], axis=0)
+            for m in maps
+        ]
 
 
 class _Contrast:
@@ -278,10 +285,10 @@ def _sensitivities(centres: np.ndarray, normals: np.ndarray, points: np.ndarray)
     x = np.interp(columns, [0, nx - 1], [corner[2], far[2]])
     coarse = np.stack(np.broadcast_arrays(corner[0] - 25.0, y[:, None] + 17.0, x[None, :]), axis=-1)
     maps = loop_sensitivities(centres, normals, coarse / 1000.0)
-    place = np.meshgrid(np.linspace(0, 24, ny), np.linspace(0, 20, nx), indexing="ij")
+    fine = np.arange(ny), np.arange(nx)
     return np.stack(
         [
-            ndimage.map_coordinates(m.real, place, order=3) + 1j * ndimage.map_coordinates(m.imag, place, order=3)
+            RectBivariateSpline(rows, columns, m.real)(*fine) + 1j * RectBivariateSpline(rows, columns, m.imag)(*fine)
             for m in maps
         ]
     )

@@ -8,7 +8,7 @@ SEGMENTS = 32
 
 
 def ring_of_loops(
-    coils: int, rng: np.random.Generator, *, radii_m: tuple[float, float] = (0.135, 0.12)
+    coils: int, rng: np.random.Generator, *, radii_m: tuple[float, float] = (0.15, 0.135)
 ) -> tuple[np.ndarray, np.ndarray]:
     """Place loops on an ellipse around the head, staggered along z, each a little displaced.
 
@@ -34,7 +34,7 @@ def ring_of_loops(
 
 
 def loop_sensitivities(
-    centres: np.ndarray, normals: np.ndarray, points: np.ndarray, *, radius_m: float = 0.05
+    centres: np.ndarray, normals: np.ndarray, points: np.ndarray, *, radius_m: float = 0.06
 ) -> np.ndarray:
     """Return the receive sensitivity ``B_x - i B_y`` of circular loops at points.
 
