@@ -5,7 +5,7 @@ import json
 import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, Literal, TypeVar, get_origin
 
 import yaml
 from pydantic import BaseModel, ConfigDict, ValidationError
@@ -63,7 +63,7 @@ def load_config(
         if not separator or not key.strip():
             raise ConfigError(f"--set {override!r}: expected the form a.b=value.")
         _set(values, key.strip().split("."), _scalar(text), override)
-    return validate_config(cls, values, where=where)
+    return validate_config(cls, _with_defaults(cls, values), where=where)
 
 
 def validate_config(cls: type[C], values: Mapping[str, Any], *, where: str = "configuration") -> C:
@@ -126,6 +126,31 @@ def _read_yaml(path: Path) -> dict[str, Any]:
     if not isinstance(values, dict):
         raise ConfigError(f"{path}: expected a mapping of keys at the top, got {type(values).__name__}.")
     return values
+
+
+def _with_defaults(cls: type[Config], values: Mapping[str, Any]) -> dict[str, Any]:
+    """Put the values that a default instance sets under those given, section by section.
+
+    Without it ``training: TrainingConfig = TrainingConfig(batch_size=6)`` would lose its 6 as soon as any other key
+    of ``training`` is given. A section that names another member of a union (by ``name``) starts from that member's
+    own defaults.
+    """
+    filled = dict(values)
+    for key, field in cls.model_fields.items():
+        default, given = field.default, values.get(key)
+        if isinstance(default, Config) and isinstance(given, Mapping) and _same_member(default, given):
+            section = default.model_dump(exclude_unset=True)
+            _merge(section, given)
+            filled[key] = _with_defaults(type(default), section)
+    return filled
+
+
+def _same_member(default: Config, given: Mapping[str, Any]) -> bool:
+    field = type(default).model_fields.get("name")
+    if field is None or get_origin(field.annotation) is not Literal:
+        return True
+    name = default.model_dump()["name"]
+    return bool(given.get("name", name) == name)
 
 
 def _deep_copy(values: Mapping[str, Any]) -> dict[str, Any]:
