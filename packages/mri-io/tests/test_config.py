@@ -2,6 +2,7 @@
 
 import hashlib
 from pathlib import Path
+from typing import Annotated, Literal
 
 import pytest
 from hypothesis import given
@@ -123,3 +124,38 @@ def test_configurations_are_frozen_and_validated():
         Run().rate = 2.0  # type: ignore[misc]
     with pytest.raises(ConfigError, match="here: 1 problem"):
         validate_config(Run, {"rate": "fast"}, where="here")
+
+
+class A(Config):
+    name: Literal["a"] = "a"
+    width: int = 1
+    depth: int = 1
+
+
+class B(Config):
+    name: Literal["b"] = "b"
+    width: int = 2
+
+
+class Inner(Config):
+    net: Annotated[A | B, Field(discriminator="name")] = A(width=7)
+    rate: float = 1.0
+
+
+class Outer(Config):
+    inner: Inner = Inner(rate=5.0)
+    other: Inner | None = None
+
+
+@pytest.mark.parametrize(
+    ("overrides", "expected"),
+    [
+        ([], {"rate": 5.0, "net": {"name": "a", "width": 7, "depth": 1}}),
+        (["inner.net.depth=3"], {"rate": 5.0, "net": {"name": "a", "width": 7, "depth": 3}}),
+        (["inner.net.name=a"], {"rate": 5.0, "net": {"name": "a", "width": 7, "depth": 1}}),
+        (["inner.net.name=b"], {"rate": 5.0, "net": {"name": "b", "width": 2}}),
+        (["inner.rate=2"], {"rate": 2.0, "net": {"name": "a", "width": 7, "depth": 1}}),
+    ],
+)
+def test_a_key_of_a_section_leaves_the_other_defaults_of_that_section(overrides: list[str], expected: dict):
+    assert load_config(Outer, None, overrides).model_dump()["inner"] == expected

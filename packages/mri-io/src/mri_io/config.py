@@ -138,19 +138,21 @@ def _with_defaults(cls: type[Config], values: Mapping[str, Any]) -> dict[str, An
     filled = dict(values)
     for key, field in cls.model_fields.items():
         default, given = field.default, values.get(key)
-        if isinstance(default, Config) and isinstance(given, Mapping) and _same_member(default, given):
-            section = default.model_dump(exclude_unset=True)
+        if not isinstance(default, Config) or not isinstance(given, Mapping):
+            continue
+        tag = _union_tag(default)
+        if given.get("name", tag.get("name")) == tag.get("name", given.get("name")):
+            section = {**tag, **default.model_dump(exclude_unset=True)}
             _merge(section, given)
             filled[key] = _with_defaults(type(default), section)
     return filled
 
 
-def _same_member(default: Config, given: Mapping[str, Any]) -> bool:
-    field = type(default).model_fields.get("name")
-    if field is None or get_origin(field.annotation) is not Literal:
-        return True
-    name = default.model_dump()["name"]
-    return bool(given.get("name", name) == name)
+def _union_tag(config: Config) -> dict[str, Any]:
+    """Return ``{"name": ...}`` if `config` is a member of a union that is told apart by a literal name."""
+    field = type(config).model_fields.get("name")
+    literal = field is not None and get_origin(field.annotation) is Literal
+    return {"name": config.model_dump()["name"]} if literal else {}
 
 
 def _deep_copy(values: Mapping[str, Any]) -> dict[str, Any]:
