@@ -161,8 +161,9 @@ def test_damaged_last_checkpoint_is_named(tmp_path: Path):
 
 def test_plain_torch_gives_the_same_weights(tmp_path: Path):
     """Against a loop in plain torch: order of data, accumulation, clipping, AdamW, schedule and average."""
-    from mri_io.torch import StepSampler
     from torch.optim.swa_utils import AveragedModel
+
+    from mri_io.torch import StepSampler
 
     config = configure("dropout=0", "training.validate_every=0")
     result = toy.run(tmp_path / "run", config)

@@ -210,7 +210,7 @@ class _Deformation:
             turn = np.eye(3)
             turn[[a, a, b, b], [a, b, a, b]] = np.cos(angle), -np.sin(angle), np.sin(angle), np.cos(angle)
             rotation = rotation @ turn
-        self.matrix = rotation @ np.diag(1 / rng.uniform(0.94, 1.04, 3))
+        self.matrix = rotation @ np.diag(1 / rng.uniform(0.9, 1.0, 3))
         self.shift = rng.normal(0, 2.0, 3)
         field = rng.standard_normal((3, 12, 12, 12))
         field = ndimage.gaussian_filter(field, (0, 1.3, 1.3, 1.3))

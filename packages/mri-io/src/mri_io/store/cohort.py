@@ -198,10 +198,11 @@ class Cohort:
         """Write a split."""
         return splits.write_split(self, split)
 
-    def record_failure(self, item: str, error: BaseException | str, stage: str) -> None:
+    def record_failure(self, item: str, error: BaseException | str, stage: str, *, trace: str = "") -> None:
         """Add a row to ``failures.jsonl``: what failed, at which stage, why."""
         text = error if isinstance(error, str) else f"{type(error).__name__}: {error}"
-        trace = "" if isinstance(error, str) else "".join(traceback.format_exception(error))
+        if isinstance(error, BaseException):
+            trace = "".join(traceback.format_exception(error))
         Failures(self.path).append(
             {"item": item, "stage": stage, "error": text, "traceback": trace, "created_utc": now_utc()}
         )

@@ -1,0 +1,255 @@
+"""Run one function on many items: results are small mappings, failures are records, nothing aborts the rest."""
+
+import logging
+import os
+import re
+import traceback
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from importlib.util import find_spec
+from typing import Any
+
+from mri_io.errors import ConfigError, StoreError, expected_got
+from mri_io.prep.progress import progress_report
+
+__all__ = ["PrepSummary", "TaskFailure", "run_tasks"]
+
+_log = logging.getLogger(__name__)
+
+# One thread per worker: as many workers as cores must not each start as many threads again.
+_ONE_THREAD = {
+    name: "1" for name in ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS", "NUMBA_NUM_THREADS")
+}
+
+Task = Callable[[Any], dict[str, Any]]
+
+
+@dataclass(frozen=True)
+class TaskFailure:
+    """An item whose function raised, after the retries."""
+
+    item: Any
+    label: str
+    error: str
+    traceback: str
+
+
+@dataclass
+class PrepSummary:
+    """Outcome of a run over many items."""
+
+    description: str = ""
+    results: list[dict[str, Any]] = field(default_factory=list)
+    failures: list[TaskFailure] = field(default_factory=list)
+
+    @property
+    def ok(self) -> bool:
+        """Whether no item failed."""
+        return not self.failures
+
+    def count(self, status: str) -> int:
+        """Return how many results have a status, e.g. ``"skipped"``."""
+        return sum(result.get("status", "done") == status for result in self.results)
+
+    def __str__(self) -> str:
+        """Return the line that commands print, with the failures below it."""
+        start = f"{self.description}: " if self.description else ""
+        line = f"{start}{self.count('done')} done, {self.count('skipped')} skipped, {len(self.failures)} failed"
+        return "\n".join([line, *(f"  failed: {failure.label}: {failure.error}" for failure in self.failures)])
+
+
+def run_tasks(
+    function: Task,
+    items: Sequence[Any],
+    *,
+    scheduler: str = "sync",
+    retries: int = 2,
+    description: str = "",
+    labels: Sequence[str] | None = None,
+    progress: bool = True,
+    on_done: Callable[[str, dict[str, Any] | TaskFailure], None] | None = None,
+) -> PrepSummary:
+    """Call ``function(item)`` for every item.
+
+    Parameters
+    ----------
+    function
+        Returns a small mapping; ``{"status": "skipped"}`` marks what was done before. For the dask schedulers it must
+        be picklable, idempotent, and write its data to the store itself.
+    items
+        Picklable for the dask schedulers.
+    scheduler
+        ``"sync"``: one after another in this process. ``"local"`` or ``"local:N"``: N dask workers on this machine,
+        by default one per core. ``"tcp://host:port"``: a running dask scheduler.
+    retries
+        How often dask tries an item again whose worker died or whose function raised an `OSError`.
+    description
+        Shown beside the progress.
+    labels
+        Names of the items for messages, by default ``str(item)``.
+    progress
+        Report on standard error: a bar on a terminal, a line now and then elsewhere.
+    on_done
+        Called with the label and the outcome of each item as it ends.
+
+    Returns
+    -------
+    PrepSummary
+        Results and failures in the order of `items`.
+
+    Raises
+    ------
+    ConfigError
+        For an unknown scheduler.
+    StoreError
+        When a dask scheduler cannot be reached.
+    """
+    names = list(labels) if labels is not None else [str(item) for item in items]
+    check_scheduler(scheduler)
+    outcomes: dict[int, dict[str, Any] | TaskFailure] = {}
+    source = _run_here if scheduler == "sync" else _run_on_dask
+    with progress_report(len(items), description, shown=progress) as advance:
+        for position, ended in source(function, items, scheduler, retries):
+            outcome: dict[str, Any] | TaskFailure
+            if isinstance(ended, tuple):
+                outcome = TaskFailure(items[position], names[position], error=ended[0], traceback=ended[1])
+            else:
+                outcome = ended
+            outcomes[position] = outcome
+            if on_done is not None:
+                on_done(names[position], outcome)
+            advance(names[position], isinstance(outcome, TaskFailure))
+    summary = PrepSummary(description)
+    for _, final in sorted(outcomes.items()):
+        if isinstance(final, TaskFailure):
+            summary.failures.append(final)
+        else:
+            summary.results.append(final)
+    return summary
+
+
+def check_scheduler(scheduler: str) -> None:
+    """Raise ConfigError unless the scheduler's name is known."""
+    if not re.fullmatch(r"sync|local(:[1-9][0-9]*)?|(tcp|tls)://\S+", scheduler):
+        raise ConfigError(
+            expected_got("scheduler", expected="sync, local, local:N or tcp://host:port", got=repr(scheduler))
+        )
+
+
+Outcome = tuple[int, dict[str, Any] | tuple[str, str]]
+
+
+def _describe(error: BaseException) -> tuple[str, str]:
+    text = str(error) or type(error).__name__
+    known = type(error).__module__.startswith("mri_")
+    return (text if known else f"{type(error).__name__}: {text}"), "".join(traceback.format_exception(error))
+
+
+def _run_here(function: Task, items: Sequence[Any], scheduler: str, retries: int) -> Iterator[Outcome]:
+    for position, item in enumerate(items):
+        try:
+            yield position, function(item)
+        except Exception as error:
+            _log.debug("item %s failed", item, exc_info=True)
+            yield position, _describe(error)
+
+
+def _guarded(function: Task, item: Any) -> dict[str, Any] | tuple[str, str]:
+    """Run in a worker. What the packages raise on purpose is a result: trying again would not mend it."""
+    try:
+        return function(item)
+    except Exception as error:
+        if isinstance(error, OSError) and not isinstance(error, StoreError):
+            raise
+        return _describe(error)
+
+
+def _run_on_dask(function: Task, items: Sequence[Any], scheduler: str, retries: int) -> Iterator[Outcome]:
+    from distributed import as_completed
+
+    with _client(scheduler, len(items)) as client:
+        remote = client.scatter(function, broadcast=True, hash=False)
+        futures = {
+            client.submit(_guarded, remote, item, retries=retries, pure=False, key=f"item-{position}-{id(items)}"): (
+                position
+            )
+            for position, item in enumerate(items)
+        }
+        try:
+            for future in as_completed(futures, loop=client.loop):
+                error = future.exception()
+                yield futures[future], _describe(error) if error is not None else future.result()
+        except BaseException:
+            client.cancel(list(futures), force=True)
+            raise
+
+
+@contextmanager
+def _client(scheduler: str, items: int) -> Iterator[Any]:
+    """Yield a dask client of the scheduler; a local cluster ends with it."""
+    from distributed import Client
+
+    if not scheduler.startswith("local"):
+        try:
+            client = Client(scheduler, timeout=20, set_as_default=False)
+        except OSError as error:
+            raise StoreError(
+                f"{scheduler}: no dask scheduler answers there ({error}). Start one: dask scheduler"
+            ) from error
+        with client:
+            _log.info("dask dashboard: %s", client.dashboard_link)
+            yield client
+        return
+    _, _, number = scheduler.partition(":")
+    workers = min(int(number) if number else os.cpu_count() or 1, max(items, 1))
+    with _workers(workers) as cluster, Client(cluster, set_as_default=False) as client:
+        _log.info("dask dashboard: %s", client.dashboard_link)
+        yield client
+
+
+@contextmanager
+def _workers(number: int) -> Iterator[Any]:
+    """Yield a cluster: the scheduler in this process, each worker in one that is started afresh.
+
+    Workers are neither forked (a fork of a process with threads may deadlock) nor spawned by multiprocessing (which
+    would run the user's script again). They end when this process does, however it ends.
+    """
+    import dask
+    from distributed import Scheduler, SpecCluster
+    from distributed.deploy.subprocess import SubprocessWorker
+
+    dashboard = find_spec("bokeh") is not None
+    options = {
+        "worker_class": "distributed.Nanny",
+        "worker_kwargs": {
+            "nthreads": 1,
+            "memory_limit": 0,
+            "dashboard": False,
+            "silence_logs": logging.CRITICAL,
+            "death_timeout": 30,
+            "preload": [],
+        },
+    }
+    scheduler = {
+        "cls": Scheduler,
+        "options": {"host": "127.0.0.1", "port": 0, "dashboard": dashboard, "dashboard_address": ":0"},
+    }
+    kept = {name: os.environ.get(name) for name in _ONE_THREAD}
+    os.environ.update(_ONE_THREAD)
+    try:
+        with (
+            dask.config.set({"distributed.nanny.pre-spawn-environ": _ONE_THREAD}),
+            SpecCluster(
+                workers={n: {"cls": SubprocessWorker, "options": options} for n in range(number)},
+                scheduler=scheduler,
+                silence_logs=logging.ERROR,
+            ) as cluster,
+        ):
+            yield cluster
+    finally:
+        for name, value in kept.items():
+            if value is None:
+                os.environ.pop(name, None)
+            else:
+                os.environ[name] = value

@@ -1,0 +1,88 @@
+"""The ``mri-cli seg`` commands."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+app = typer.Typer(help="Segment images and reconstructions: train, run, evaluate.", no_args_is_help=True)
+
+CohortArgument = Annotated[Path, typer.Argument(help="Folder of the cohort.")]
+SplitOption = Annotated[str, typer.Option(help="Name of the split.")]
+
+
+@app.command()
+def train(
+    cohort: CohortArgument,
+    config: Annotated[Path | None, typer.Option(help="Run configuration, YAML.")] = None,
+    set_: Annotated[list[str] | None, typer.Option("--set", help="Override a field: a.b=value.")] = None,
+    out: Annotated[Path | None, typer.Option(help="Folder of the run [COHORT/runs/seg].")] = None,
+    print_config: Annotated[bool, typer.Option("--print-config", help="Print the configuration only.")] = False,
+) -> None:
+    """Train a network on images and their label maps; an interrupted run is continued."""
+    from mri_io.config import dump_config, load_config
+    from mri_seg.config import RunConfig
+    from mri_seg.training import train as train_network
+
+    resolved = load_config(RunConfig, config, set_ or ())
+    if print_config:
+        typer.echo(dump_config(resolved))
+        return
+    result = train_network(cohort, resolved, out or cohort / "runs" / "seg")
+    typer.echo(f"{result.checkpoint} after {result.steps} steps")
+
+
+@app.command()
+def run(
+    cohort: CohortArgument,
+    checkpoint: Annotated[Path, typer.Option(help="model.ckpt of a run.")],
+    input: Annotated[
+        list[str] | None, typer.Option(help="Element to segment instead of the one trained on; once per channel.")
+    ] = None,
+    name: Annotated[str | None, typer.Option(help="The result is seg/NAME.")] = None,
+    split: SplitOption = "default",
+    part: Annotated[str | None, typer.Option(help="Part of the split [all volumes].")] = None,
+    window: Annotated[tuple[int, int] | None, typer.Option(help="Size of sliding windows [whole slices].")] = None,
+    device: Annotated[str, typer.Option(help="cpu, cuda, cuda:1, ...")] = "cpu",
+    scheduler: Annotated[str, typer.Option(help="sync, local[:N] or tcp://host:port.")] = "sync",
+    replace: Annotated[bool, typer.Option("--replace", help="Replace results that exist.")] = False,
+) -> None:
+    """Segment volumes with a trained network; the checkpoint is all it needs."""
+    from mri_seg.run import run as run_network
+
+    summary = run_network(
+        cohort,
+        checkpoint,
+        inputs=tuple(input or ()),
+        name=name,
+        split=split,
+        part=part,
+        window=window,
+        device=device,
+        scheduler=scheduler,
+        replace=replace,
+    )
+    typer.echo(summary)
+    raise typer.Exit(0 if summary.ok else 1)
+
+
+@app.command()
+def evaluate(
+    cohort: CohortArgument,
+    reference: Annotated[str, typer.Option(help="Element with the true labels.")] = "seg/tissue",
+    methods: Annotated[list[str] | None, typer.Option(help="Element to compare; repeat for several.")] = None,
+    split: SplitOption = "default",
+    part: Annotated[str | None, typer.Option(help="Part of the split; 'all' for all volumes.")] = "test",
+    name: Annotated[str, typer.Option(help="Name of the evaluation.")] = "segmentation",
+) -> None:
+    """Measure Dice, IoU, HD95 and ASD per class against a reference."""
+    from mri_io.evaluation_tables import print_evaluation
+    from mri_seg.errors import ConfigError
+    from mri_seg.evaluate import evaluate as evaluate_methods
+
+    if not methods:
+        raise ConfigError("--methods: expected at least one element, e.g. --methods seg/unet-reference.")
+    chosen = None if part == "all" else part
+    print_evaluation(
+        evaluate_methods(cohort, reference=reference, methods=methods, split=split, part=chosen, name=name)
+    )

@@ -1,0 +1,126 @@
+"""Segment elements of a cohort with a trained network, back into the store."""
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from mri_io.prep import PrepSummary, prepare_cohort
+from mri_io.schema import Provenance
+from mri_io.store import Volume, open_cohort
+from mri_seg.data import magnitude_channels
+from mri_seg.errors import ConfigError, ElementNotFoundError
+from mri_seg.inference import load_network, predict
+
+__all__ = ["run"]
+
+
+class _SegmentVolume:
+    """Segment one volume; loads the network once per process."""
+
+    def __init__(self, checkpoint: Path, name: str, options: dict[str, Any], *, replace: bool) -> None:
+        self.checkpoint, self.name, self.options, self.replace = checkpoint, name, options, replace
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {key: value for key, value in self.__dict__.items() if key != "_loaded"}
+
+    def _load(self) -> Any:
+        if "_loaded" not in self.__dict__:
+            self._loaded = load_network(self.checkpoint, self.options["device"])
+        return self._loaded
+
+    def __call__(self, volume: Volume) -> dict[str, Any]:
+        network, config, checkpoint = self._load()
+        inputs: tuple[str, ...] = self.options["inputs"] or config.data.inputs
+        if len(inputs) != len(config.data.inputs):
+            raise ConfigError(
+                f"inputs: the network takes {len(config.data.inputs)} ({', '.join(config.data.inputs)}), "
+                f"got {len(inputs)}."
+            )
+        elements = [volume[path] for path in inputs]
+        target = f"seg/{self.name}"
+        made = Provenance.of(
+            "mri-seg",
+            f"network {config.model.name}",
+            {"model": config.model.model_dump(mode="json"), "inputs": list(inputs), "window": self.options["window"]},
+            inputs=elements,
+            weights_sha256=checkpoint.sha256,
+        )
+        if volume.is_current(target, made) and not self.replace:
+            return {"status": "skipped", "volume": volume.id}
+        if target in volume and not self.replace:
+            raise ConfigError(
+                f"{volume.path}: {target} exists and was made by another network or from other inputs. "
+                "Choose another --name, or --replace it."
+            )
+        sample = {element.path: element.numpy() for element in elements}
+        images = magnitude_channels(sample, inputs).transpose(0, 1)
+        labels = predict(network, images, window=self.options["window"]).numpy()
+        affine = next((element.affine for element in elements if element.affine is not None), None)
+        volume.write(
+            target,
+            labels.astype(np.uint8),
+            provenance=made,
+            affine=affine,
+            labels=config.labels,
+            dims=elements[0].dims,
+            replace=self.replace,
+        )
+        return {"status": "done", "volume": volume.id}
+
+
+def run(
+    cohort: str | Path,
+    checkpoint: str | Path,
+    *,
+    inputs: tuple[str, ...] = (),
+    name: str | None = None,
+    split: str = "default",
+    part: str | None = None,
+    window: tuple[int, int] | None = None,
+    device: str = "cpu",
+    scheduler: str = "sync",
+    replace: bool = False,
+) -> PrepSummary:
+    """Segment every volume, or those of a part, and write ``seg/<name>``.
+
+    Parameters
+    ----------
+    cohort, checkpoint
+        The checkpoint is all that is needed of the training.
+    inputs
+        Elements to segment in place of those that the network was trained on, e.g. ``("recon/varnet-r4",)``.
+    name
+        Of the result, by default ``<model>-<first input's name>``.
+    split, part
+        Restricts to a part of a split.
+    window
+        See `mri_seg.inference.predict`.
+    device
+        ``"cpu"``, ``"cuda"``, ...
+    scheduler
+        See `mri_io.prep.prepare_cohort`.
+    replace
+        Replace results that exist. Without it those of the same weights and inputs are skipped.
+
+    Returns
+    -------
+    mri_io.prep.PrepSummary
+
+    Raises
+    ------
+    FormatError
+        When the checkpoint is none of a segmentation run.
+    ElementNotFoundError
+        When no volume is chosen.
+    """
+    _, config, _ = load_network(checkpoint)
+    chosen = inputs or config.data.inputs
+    opened = open_cohort(cohort)
+    if not opened.volumes(split, part):
+        raise ElementNotFoundError(f"{opened.path}: no volumes (split {split!r}, part {part!r}).")
+    target = name or f"{config.model.name}-{chosen[0].partition('/')[2]}"
+    work = _SegmentVolume(
+        Path(checkpoint), target, {"inputs": inputs, "window": window, "device": device}, replace=replace
+    )
+    return prepare_cohort(opened, work, split=split, part=part, scheduler=scheduler, description=f"segment {target}")
