@@ -1,0 +1,94 @@
+"""Folders of image and mask PNGs under the same names: ``Images/...`` and ``Labels/...``."""
+
+import re
+from pathlib import Path
+
+import numpy as np
+from PIL import Image, UnidentifiedImageError
+
+from mri_io.errors import FormatError, ShapeError, expected_got
+from mri_io.formats.base import RawElement, RawVolume, SourceItem, identify
+
+__all__ = ["PngPairsFormat"]
+
+
+class PngPairsFormat:
+    """Frames of a patient are stacked along ``slice`` in the order of their names.
+
+    The patient is the name up to ``-IM`` (or the name's part before the last ``-`` or ``_`` number). Masks may hold 0
+    and 255 or label ids; a binary mask becomes label 1 of ``seg/labels``.
+    """
+
+    name = "png-pairs"
+    summary = "folder with Images/ and Labels/ of PNGs under the same names"
+
+    def sniff(self, path: Path) -> bool:
+        """Whether the folder has ``Images`` and ``Labels`` with PNGs in them."""
+        images, labels = path / "Images", path / "Labels"
+        return images.is_dir() and labels.is_dir() and any(images.rglob("*.png"))
+
+    def find(self, path: Path) -> list[SourceItem]:
+        """Return one volume per patient and folder."""
+        groups: dict[tuple[str, str], list[Path]] = {}
+        for file in sorted((path / "Images").rglob("*.png")):
+            folder = file.parent.relative_to(path / "Images").as_posix()
+            groups.setdefault((folder, _patient(file.name)), []).append(file)
+        items = []
+        for (folder, patient), images in groups.items():
+            masks = [path / "Labels" / image.relative_to(path / "Images") for image in images]
+            files = (*images, *(mask for mask in masks if mask.is_file()))
+            label = f"{patient} ({len(images)} frames)"
+            options = {"images": tuple(images), "masks": tuple(masks), "patient": patient}
+            items.append(SourceItem(self.name, path / "Images" / folder / patient, files, label, options))
+        return items
+
+    def read(self, item: SourceItem) -> RawVolume:
+        """Read the frames of one patient."""
+        images, masks = item.options["images"], item.options["masks"]
+        missing = [mask for mask in masks if not mask.is_file()]
+        if missing:
+            raise FormatError(f"{missing[0]}: expected the mask of {images[0].name}, found no file.")
+        frames = np.stack(_same_size(images)).astype(np.int16)
+        labels = np.stack(_same_size(masks))
+        if labels.shape != frames.shape:
+            raise ShapeError(
+                expected_got("mask size", expected=frames.shape, got=labels.shape, where=masks[0].parent)
+            )
+        values = np.unique(labels)
+        if set(values.tolist()) <= {0, 255}:
+            labels = labels // 255
+        ids = [int(value) for value in np.unique(labels) if value]
+        names = {value: f"label {value}" for value in ids} if ids and max(ids) > 1 else {1: "structure"}
+        subject, _ = identify(item.options["patient"])
+        elements = (
+            RawElement.of("image/grey", frames, dims=("slice", "y", "x")),
+            RawElement.of("seg/labels", labels.astype(np.uint8), dims=("slice", "y", "x"), labels=names),
+        )
+        frame_names = {"frames": [re.sub(r"^.*?(?=IM)", "", image.name) for image in images]}
+        return RawVolume(subject=subject, acquisition="png", elements=elements, attributes=frame_names)
+
+
+def _patient(name: str) -> str:
+    prefix = name.split("-IM")[0] if "-IM" in name else re.sub(r"[-_]?\d+(\.\w+)*$", "", name)
+    return prefix or Path(name).stem
+
+
+def _same_size(files: tuple[Path, ...]) -> list[np.ndarray]:
+    arrays = []
+    for file in files:
+        try:
+            with Image.open(file) as image:
+                arrays.append(np.asarray(image.convert("L") if image.mode not in ("L", "I;16", "I") else image))
+        except (OSError, UnidentifiedImageError, SyntaxError) as error:
+            raise FormatError(f"{file}: expected a readable PNG, got: {error}. The file is damaged.") from error
+        if arrays[-1].shape != arrays[0].shape:
+            raise ShapeError(
+                expected_got(
+                    "frame size",
+                    expected=f"{arrays[0].shape} as {files[0].name}",
+                    got=arrays[-1].shape,
+                    where=file,
+                    fix="Frames of one patient must have one size.",
+                )
+            )
+    return arrays
