@@ -1,0 +1,192 @@
+"""The data commands of ``mri-cli``."""
+
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+Cohort = Annotated[Path, typer.Argument(help="Folder of the cohort.")]
+Scheduler = Annotated[str, typer.Option(help="sync, local[:N] or tcp://host:port.")]
+Json = Annotated[bool, typer.Option("--json", help="Print JSON.")]
+
+
+def convert(
+    sources: Annotated[list[Path], typer.Argument(help="Files or folders; the last argument is the cohort.")],
+    cohort: Annotated[Path, typer.Argument(help="Folder of the cohort; made when there is none.")],
+    labels: Annotated[Path | None, typer.Option(help="Folder of label maps STEM_NAME.nii.gz.")] = None,
+    scheduler: Scheduler = "sync",
+    format: Annotated[str, typer.Option(help="Name of a reader; auto finds it from the content.")] = "auto",
+) -> None:
+    """Convert raw and image files into volumes of a cohort; continues where it was interrupted."""
+    from mri_io.convert import convert as convert_files
+
+    summary = convert_files(sources, cohort, labels=labels, scheduler=scheduler, format=format)
+    typer.echo(summary)
+    raise typer.Exit(0 if summary.ok else 1)
+
+
+def ls(cohort: Cohort, as_json: Json = False) -> None:
+    """List the volumes of a cohort with their elements."""
+    from mri_io.describe import list_volumes, print_json, print_listing
+
+    rows = list_volumes(cohort)
+    (print_json if as_json else print_listing)(rows)
+
+
+def info(
+    path: Annotated[Path, typer.Argument(help="Folder of a cohort, or of a volume.")],
+    volume: Annotated[str | None, typer.Option(help="Id of one volume of the cohort.")] = None,
+    as_json: Json = False,
+) -> None:
+    """Describe a cohort or a volume: shapes, voxel sizes, labels, bytes, provenance."""
+    from mri_io.describe import describe, print_description, print_json
+
+    content = describe(path, volume)
+    (print_json if as_json else print_description)(content)
+
+
+def verify(
+    path: Annotated[Path, typer.Argument(help="Folder of a cohort, or of a volume.")],
+    fast: Annotated[bool, typer.Option("--fast", help="Check metadata, sizes and shard indices only.")] = False,
+) -> None:
+    """Check that everything committed is whole; every byte, unless --fast."""
+    from mri_io.describe import verify_with_progress
+
+    report = verify_with_progress(path, fast=fast)
+    for problem in report.problems:
+        typer.echo(f"{problem.kind}: {problem.volume} {problem.element}: {problem.message}", err=True)
+    if report.orphans:
+        typer.echo(f"{len(report.orphans)} orphans of interrupted writers, invisible to readers: mri-cli gc {path}")
+    typer.echo(
+        f"{report.volumes} volumes, {report.elements} elements, {report.bytes / 1e6:.1f} MB: "
+        + ("all whole" if report.ok else f"{len(report.problems)} problems")
+    )
+    raise typer.Exit(0 if report.ok else 1)
+
+
+def gc(
+    cohort: Cohort,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="List only.")] = False,
+) -> None:
+    """Remove what killed writers left behind."""
+    from mri_io.store import collect_garbage, open_cohort
+
+    removed = collect_garbage(open_cohort(cohort), dry_run=dry_run)
+    for folder in removed:
+        typer.echo(folder)
+    typer.echo(f"{len(removed)} {'would be ' if dry_run else ''}removed")
+
+
+def index(cohort: Cohort) -> None:
+    """Rebuild the index of a cohort, index.jsonl."""
+    from mri_io.store import build_index, open_cohort
+
+    typer.echo(f"{len(build_index(open_cohort(cohort)))} volumes indexed")
+
+
+def split(
+    cohort: Cohort,
+    train: Annotated[float, typer.Option(help="Share of subjects (below 1) or their number.")] = 0.8,
+    val: Annotated[float, typer.Option(help="Share or number of subjects for validation.")] = 0.1,
+    test: Annotated[float, typer.Option(help="Share or number of subjects for testing.")] = 0.1,
+    seed: Annotated[int, typer.Option(help="Seed of the shuffle.")] = 0,
+    name: Annotated[str, typer.Option(help="Name of the split.")] = "default",
+) -> None:
+    """Divide the subjects of a cohort into train, val and test."""
+    from mri_io.store import make_split, open_cohort
+
+    opened = open_cohort(cohort)
+    parts = (train, val, test)
+    chosen: dict[str, Any] = {"fractions": parts} if max(parts) <= 1 and sum(parts) <= 1.001 else {}
+    if not chosen:
+        chosen = {"counts": [int(number) for number in parts]}
+    made = make_split(opened, name, seed=seed, **chosen)
+    opened.write_split(made)
+    typer.echo(f"{name}: {len(made.train)} train, {len(made.val)} val, {len(made.test)} test subjects")
+
+
+def stats(
+    cohort: Cohort,
+    elements: Annotated[list[str] | None, typer.Option("--element", help="Element; repeat for several.")] = None,
+    split: Annotated[str, typer.Option(help="Name of the split; its training part is used.")] = "default",
+) -> None:
+    """Compute intensity statistics over the training part of a split."""
+    from mri_io.describe import print_statistics
+    from mri_io.store import compute_statistics, open_cohort
+
+    print_statistics(compute_statistics(open_cohort(cohort), elements or ["recon/reference"], split=split))
+
+
+def export(
+    cohort: Cohort,
+    element: Annotated[str, typer.Argument(help="Element, e.g. recon/cg-sense-r4.")],
+    out: Annotated[Path, typer.Argument(help="Folder for the files.")],
+    format: Annotated[str, typer.Option(help="nifti, png or bart.")] = "nifti",
+    part: Annotated[str, typer.Option(help="Of complex images: magnitude, phase, real or imag.")] = "magnitude",
+    volume: Annotated[list[str] | None, typer.Option(help="Volume id; repeat for several [all].")] = None,
+) -> None:
+    """Write an element of the volumes as NIfTI, PNG or BART files."""
+    from mri_io.describe import export_volumes
+
+    files = export_volumes(cohort, element, out, format=format, part=part, volumes=volume)
+    typer.echo(f"{len(files)} files in {out}")
+
+
+def report(
+    cohort: Cohort,
+    out: Annotated[Path | None, typer.Option(help="The HTML file [COHORT/report.html].")] = None,
+    volume: Annotated[list[str] | None, typer.Option(help="Volume to show; repeat for several.")] = None,
+) -> None:
+    """Write a self-contained HTML page: images, errors, labels, metrics, curves, provenance."""
+    from mri_io.report import write_report
+
+    typer.echo(write_report(cohort, out or cohort / "report.html", volumes=volume))
+
+
+simulate = typer.Typer(help="Make raw files without any download.", no_args_is_help=True)
+
+Out = Annotated[Path, typer.Argument(help="Folder for sub-01.h5 ... and labels/.")]
+Subjects = Annotated[int, typer.Option(help="Number of subjects.")]
+Slices = Annotated[int, typer.Option(help="Slices of each.")]
+Matrix = Annotated[tuple[int, int], typer.Option(help="Rows and columns.")]
+Coils = Annotated[int, typer.Option(help="Receive coils.")]
+Noise = Annotated[float, typer.Option(help="Standard deviation of the complex noise.")]
+Seed = Annotated[int, typer.Option(help="Seed.")]
+
+
+@simulate.command()
+def phantom(
+    out: Out,
+    subjects: Subjects = 4,
+    slices: Slices = 3,
+    matrix: Matrix = (128, 128),
+    coils: Coils = 8,
+    noise: Noise = 0.005,
+    seed: Seed = 0,
+) -> None:
+    """Analytic ellipse phantoms: k-space from the closed form."""
+    from mri_io.describe import simulate_with_progress
+    from mri_io.simulate import simulate_phantoms
+
+    simulate_with_progress(
+        simulate_phantoms, out, subjects=subjects, slices=slices, matrix=matrix, coils=coils, noise=noise, seed=seed
+    )
+
+
+@simulate.command()
+def brains(
+    out: Out,
+    subjects: Subjects = 12,
+    slices: Slices = 6,
+    matrix: Matrix = (192, 160),
+    coils: Coils = 8,
+    noise: Noise = 0.01,
+    seed: Seed = 0,
+) -> None:
+    """Heads from real anatomy (the MNI152 template that nilearn carries)."""
+    from mri_io.describe import simulate_with_progress
+    from mri_io.simulate import simulate_brains
+
+    simulate_with_progress(
+        simulate_brains, out, subjects=subjects, slices=slices, matrix=matrix, coils=coils, noise=noise, seed=seed
+    )

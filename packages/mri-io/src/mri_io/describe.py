@@ -1,0 +1,235 @@
+"""Descriptions of cohorts and volumes, as data and as tables for a person; the printing side of the commands."""
+
+import json
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from mri_io.prep.progress import progress_report
+from mri_io.store.cohort import Cohort, open_cohort
+from mri_io.store.element import Element
+from mri_io.store.verification import VerifyReport, verify
+from mri_io.store.volume import Volume, open_volume
+
+__all__ = [
+    "describe",
+    "export_volumes",
+    "list_volumes",
+    "print_description",
+    "print_json",
+    "print_listing",
+    "print_statistics",
+    "simulate_with_progress",
+    "verify_with_progress",
+]
+
+
+def _element(element: Element) -> dict[str, Any]:
+    affine = element.affine
+    made = element.provenance
+    return {
+        "path": element.path,
+        "dims": dict(zip(element.dims, element.shape, strict=True)),
+        "dtype": str(element.dtype),
+        "stored_bytes": element.stored_bytes,
+        "voxel_size_mm": None
+        if affine is None
+        else [round(float(v), 4) for v in np.linalg.norm(affine[:3, :3], axis=0)],
+        "labels": {number: entry["name"] for number, entry in element.labels.items()},
+        "method": made.get("method"),
+        "package": f"{made.get('package')} {made.get('version')}",
+        "created_utc": made.get("created_utc"),
+        "inputs": [item["path"] for item in made.get("inputs", [])],
+        "commit": element.commit,
+    }
+
+
+def _volume(volume: Volume) -> dict[str, Any]:
+    source = volume.source
+    return {
+        "volume": volume.id,
+        "subject": volume.subject_id,
+        "source": None if source is None else source.model_dump(),
+        "header": {k: v for k, v in volume.header.model_dump().items() if v is not None},
+        "elements": [_element(element) for element in volume.elements().values()],
+    }
+
+
+def list_volumes(cohort: str | Path) -> list[dict[str, Any]]:
+    """Return id, subject, parts in splits, elements and bytes of every volume."""
+    opened = open_cohort(cohort)
+    splits = [opened.split(path.stem) for path in sorted((opened.path / "splits").glob("*.json"))]
+    rows = []
+    for volume in opened.volumes():
+        elements = volume.elements()
+        parts = {split.name: part for split in splits if (part := split.part_of(volume.subject_id))}
+        size = sum(element.stored_bytes for element in elements.values())
+        rows.append(
+            {
+                "volume": volume.id,
+                "subject": volume.subject_id,
+                "split": parts,
+                "elements": list(elements),
+                "bytes": size,
+            }
+        )
+    return rows
+
+
+def describe(path: str | Path, volume: str | None = None) -> dict[str, Any]:
+    """Describe a cohort, one of its volumes, or a volume by its own path."""
+    folder = Path(path)
+    if volume is None and not (folder / "cohort.json").is_file() and (folder / "zarr.json").is_file():
+        return _volume(open_volume(folder))
+    opened = open_cohort(folder)
+    if volume is not None:
+        return _volume(opened[volume])
+    return _cohort(opened)
+
+
+def _cohort(cohort: Cohort) -> dict[str, Any]:
+    kinds: dict[str, dict[str, Any]] = {}
+    volumes = cohort.volumes()
+    for volume in volumes:
+        for path, element in volume.elements().items():
+            kind = kinds.setdefault(path, {"volumes": 0, "bytes": 0, "shapes": [], "dtype": str(element.dtype)})
+            kind["volumes"] += 1
+            kind["bytes"] += element.stored_bytes
+            if element.shape not in kind["shapes"]:
+                kind["shapes"].append(element.shape)
+    return {
+        **cohort.metadata,
+        "path": str(cohort.path),
+        "volumes": len(volumes),
+        "subjects": len({volume.subject_id for volume in volumes}),
+        "splits": sorted(path.stem for path in (cohort.path / "splits").glob("*.json")),
+        "evaluations": sorted(path.stem for path in (cohort.path / "evaluations").glob("*.json")),
+        "failures": len(cohort.failures()),
+        "elements": kinds,
+    }
+
+
+def print_json(content: Any) -> None:
+    """Print JSON."""
+    import typer
+
+    typer.echo(json.dumps(content, indent=1, default=str))
+
+
+def _table(title: str, columns: Sequence[str], rows: Sequence[Sequence[object]]) -> None:
+    from rich.console import Console
+    from rich.table import Table
+
+    table = Table(title=title, title_justify="left")
+    for column in columns:
+        table.add_column(column, overflow="fold", justify="right" if column in ("MB", "n") else "left")
+    for row in rows:
+        table.add_row(*[str(cell) for cell in row])
+    # Without a terminal nothing limits the width, and other programs want whole words.
+    Console(width=None if Console().is_terminal else 160).print(table)
+
+
+def print_listing(rows: Sequence[Mapping[str, Any]]) -> None:
+    """Print `list_volumes` as a table."""
+    cells = [
+        (
+            row["volume"],
+            row["subject"],
+            ", ".join(f"{part} ({name})" for name, part in row["split"].items()),
+            ", ".join(row["elements"]),
+            f"{row['bytes'] / 1e6:.2f}",
+        )
+        for row in rows
+    ]
+    _table(f"{len(rows)} volumes", ("volume", "subject", "part", "elements", "MB"), cells)
+
+
+def print_description(content: Mapping[str, Any]) -> None:
+    """Print `describe` as tables."""
+    import typer
+
+    if "subject" not in content:
+        for key in ("name", "path", "schema_version", "created", "license", "volumes", "subjects", "failures"):
+            typer.echo(f"{key:>15}: {content[key]}")
+        typer.echo(f"{'splits':>15}: {', '.join(content['splits']) or 'none'}")
+        typer.echo(f"{'evaluations':>15}: {', '.join(content['evaluations']) or 'none'}")
+        cells = [
+            (
+                path,
+                kind["volumes"],
+                " ".join(map(str, kind["shapes"][:3])),
+                kind["dtype"],
+                f"{kind['bytes'] / 1e6:.2f}",
+            )
+            for path, kind in sorted(content["elements"].items())
+        ]
+        _table("elements", ("element", "n", "shapes", "dtype", "MB"), cells)
+        return
+    typer.echo(f"{'volume':>15}: {content['volume']}\n{'subject':>15}: {content['subject']}")
+    if content["source"]:
+        source = content["source"]
+        typer.echo(f"{'source':>15}: {source['uri']} ({source['format']}, sha256 {source['sha256'][:12]}...)")
+    for key, value in content["header"].items():
+        typer.echo(f"{key:>15}: {value}")
+    cells = []
+    for element in content["elements"]:
+        shape = ", ".join(f"{name} {size}" for name, size in element["dims"].items())
+        voxel = " x ".join(f"{v:g}" for v in element["voxel_size_mm"]) if element["voxel_size_mm"] else ""
+        labels = ", ".join(f"{number} {name}" for number, name in element["labels"].items())
+        origin = f"{element['method']} ({element['package']})"
+        if element["inputs"]:
+            origin += " from " + ", ".join(element["inputs"])
+        cells.append(
+            (element["path"], shape, element["dtype"], voxel, labels, f"{element['stored_bytes'] / 1e6:.2f}", origin)
+        )
+    _table("elements", ("element", "shape", "dtype", "voxel (mm)", "labels", "MB", "made by"), cells)
+
+
+def print_statistics(content: Mapping[str, Any]) -> None:
+    """Print what `compute_statistics` returns."""
+    rows = [
+        (path, f"{f['mean']:.6g}", f"{f['std']:.6g}", f"{f['p1']:.6g}", f"{f['p99']:.6g}", f["n"], f["volumes"])
+        for path, f in content["fields"].items()
+    ]
+    title = f"training part of split {content['split']}"
+    _table(title, ("element", "mean", "sd", "1st percentile", "99th percentile", "n", "volumes"), rows)
+
+
+def verify_with_progress(path: str | Path, *, fast: bool) -> VerifyReport:
+    """Verify and report progress by volume."""
+    folder = Path(path)
+    total = len(open_cohort(folder)) if (folder / "cohort.json").is_file() else 1
+    seen: set[str] = set()
+    with progress_report(total, "verify") as advance:
+
+        def progress(volume: str, size: int) -> None:
+            if volume not in seen:
+                seen.add(volume)
+                advance(volume, False)
+
+        return verify(folder, fast=fast, progress=progress)
+
+
+def export_volumes(
+    cohort: str | Path, element: str, out: Path, *, format: str, part: str, volumes: Sequence[str] | None
+) -> list[Path]:
+    """Export one element of the given volumes, or of all that have it; see `mri_io.export.export`."""
+    from mri_io.errors import ElementNotFoundError
+    from mri_io.export import export
+
+    opened = open_cohort(cohort)
+    chosen = [opened[v] for v in volumes] if volumes else [v for v in opened.volumes() if element in v]
+    if not chosen:
+        raise ElementNotFoundError(f"{opened.path}: no volume has an element {element!r}. List them: mri-cli ls")
+    return [file for volume in chosen for file in export(volume[element], out, format, part=part)]
+
+
+def simulate_with_progress(simulate: Callable[..., list[Path]], out: Path, **options: Any) -> None:
+    """Run a simulation, report progress, and say what was made."""
+    import typer
+
+    with progress_report(options["subjects"], "simulate") as advance:
+        files = simulate(out, progress=lambda done, total: advance(str(done), False), **options)
+    typer.echo(f"{len(files)} raw files in {out}, label maps in {out / 'labels'}")
