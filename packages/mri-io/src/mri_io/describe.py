@@ -126,7 +126,7 @@ def _table(title: str, columns: Sequence[str], rows: Sequence[Sequence[object]])
     for column in columns:
         table.add_column(column, overflow="fold", justify="right" if column in ("MB", "n") else "left")
     for row in rows:
-        table.add_row(*[str(cell) for cell in row])
+        table.add_row(*[f"{cell:.2f}" if isinstance(cell, float) else str(cell) for cell in row])
     # Without a terminal nothing limits the width, and other programs want whole words.
     Console(width=None if Console().is_terminal else 160).print(table)
 
@@ -155,17 +155,11 @@ def print_description(content: Mapping[str, Any]) -> None:
             typer.echo(f"{key:>15}: {content[key]}")
         typer.echo(f"{'splits':>15}: {', '.join(content['splits']) or 'none'}")
         typer.echo(f"{'evaluations':>15}: {', '.join(content['evaluations']) or 'none'}")
-        cells = [
-            (
-                path,
-                kind["volumes"],
-                " ".join(map(str, kind["shapes"][:3])),
-                kind["dtype"],
-                f"{kind['bytes'] / 1e6:.2f}",
-            )
-            for path, kind in sorted(content["elements"].items())
+        kinds = sorted(content["elements"].items())
+        summary = [
+            (p, k["volumes"], " ".join(map(str, k["shapes"][:3])), k["dtype"], k["bytes"] / 1e6) for p, k in kinds
         ]
-        _table("elements", ("element", "n", "shapes", "dtype", "MB"), cells)
+        _table("elements", ("element", "n", "shapes", "dtype", "MB"), summary)
         return
     typer.echo(f"{'volume':>15}: {content['volume']}\n{'subject':>15}: {content['subject']}")
     if content["source"]:
