@@ -1,0 +1,137 @@
+"""Coil maps of every volume of a cohort, into the store."""
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from mri_io.config import Config
+from mri_io.prep import PrepSummary, prepare_cohort
+from mri_io.schema import Provenance
+from mri_io.store import Volume, mask_array
+from mri_recon.calibration import EspiritConfig, espirit
+from mri_recon.errors import ConfigError
+from mri_recon.physics import calibration_region
+from mri_recon.writing import already_there
+
+__all__ = ["CALIBRATIONS", "calibrate"]
+
+CALIBRATIONS: dict[str, tuple[type[EspiritConfig], Callable[..., torch.Tensor]]] = {
+    "espirit": (EspiritConfig, espirit)
+}
+"""Methods by the name that commands use: configuration and function of one slice."""
+
+
+class _CalibrateVolume:
+    """Calibrate one volume; runs in a worker."""
+
+    def __init__(
+        self, method: str, config: EspiritConfig, name: str, mask: str | None, device: str, *, replace: bool
+    ) -> None:
+        self.method, self.config, self.name, self.mask = method, config, name, mask
+        self.device, self.replace = device, replace
+
+    def __call__(self, volume: Volume) -> dict[str, Any]:
+        kspace = volume["kspace"]
+        found = self.mask or ("acquired" if "mask/acquired" in volume else None)
+        inputs = [kspace] if found is None else [kspace, volume[f"mask/{found}"]]
+        made = Provenance.of("mri-recon", self.method, self.config, inputs=inputs)
+        target = f"sens/{self.name}"
+        if already_there(volume, target, made, replace=self.replace):
+            return {"status": "skipped", "volume": volume.id}
+        slices, coils, ny, nx = kspace.shape
+        mask = np.ones((1, 1), np.uint8) if found is None else mask_array(inputs[1])
+        shape = (slices, self.config.maps, coils, ny, nx)
+        _, estimate = CALIBRATIONS[self.method]
+        with volume.writer(
+            target,
+            shape=shape,
+            dtype=np.complex64,
+            provenance=made,
+            replace=self.replace,
+            attributes={"calibration_mask": found or "none"},
+        ) as writer:
+            for number in range(slices):
+                pattern = mask[number] if mask.ndim == 3 else mask
+                region = limited_region(pattern, (ny, nx), self.config.calibration)
+                centre = torch.from_numpy(kspace[number][(slice(None), *region)]).to(self.device)
+                writer.append(estimate(centre, (ny, nx), self.config).cpu().numpy()[None])
+        return {"status": "done", "volume": volume.id}
+
+
+def limited_region(mask: np.ndarray, shape: tuple[int, int], width: int) -> tuple[slice, slice]:
+    """Return the fully sampled central rectangle of a mask, at most `width` along each axis.
+
+    Parameters
+    ----------
+    mask
+        (ky, kx), with a length of one along fully sampled axes.
+    shape
+        Of k-space.
+    width
+        Largest width.
+    """
+    pattern = np.broadcast_to(mask, shape) if mask.shape == (1, 1) else mask
+    region = calibration_region(pattern)
+    limits = []
+    for part, length in zip(region, shape, strict=True):
+        low, high, _ = part.indices(length)
+        middle = length // 2
+        limits.append(slice(max(low, middle - width // 2), min(high, middle - width // 2 + width)))
+    return limits[0], limits[1]
+
+
+def calibrate(
+    cohort: str | Path,
+    *,
+    method: str = "espirit",
+    config: Config | None = None,
+    name: str | None = None,
+    mask: str | None = None,
+    split: str = "default",
+    part: str | None = None,
+    scheduler: str = "sync",
+    device: str = "cpu",
+    replace: bool = False,
+) -> PrepSummary:
+    """Estimate coil maps of every volume and write ``sens/<name>``.
+
+    Parameters
+    ----------
+    cohort
+        The cohort's folder.
+    method
+        A key of `CALIBRATIONS`.
+    config
+        The method's configuration, by default its defaults.
+    name
+        Of the result, by default the method's.
+    mask
+        Name of a stored mask: only its fully sampled centre is used, as if the scan had been accelerated so. By
+        default ``acquired`` where there is one, else all of k-space is taken as sampled.
+    split, part
+        Restricts to a part of a split.
+    scheduler, device
+        See `mri_io.prep.prepare_cohort`; ``"cuda"`` works with ``sync``.
+    replace
+        Replace maps that exist. Without it those made from the same data are skipped.
+
+    Returns
+    -------
+    mri_io.prep.PrepSummary
+
+    Raises
+    ------
+    ConfigError
+        For an unknown method.
+    """
+    if method not in CALIBRATIONS:
+        raise ConfigError(f"method: expected one of {', '.join(CALIBRATIONS)}, got {method!r}.")
+    chosen = config if isinstance(config, EspiritConfig) else CALIBRATIONS[method][0]()
+    target = name or method
+    work = _CalibrateVolume(method, chosen, target, mask, device, replace=replace)
+    return prepare_cohort(
+        cohort, work, split=split, part=part, scheduler=scheduler, description=f"calibrate {target}"
+    )

@@ -1,0 +1,56 @@
+"""Configuration of a reconstruction run."""
+
+from typing import Literal
+
+from pydantic import Field
+
+from mri_io.config import Config
+from mri_io.training import TrainingConfig
+
+__all__ = ["DataConfig", "ModelConfig", "RunConfig", "SamplingConfig", "VarNetConfig"]
+
+
+class VarNetConfig(Config):
+    """End-to-end variational network (Sriram 2020); the defaults are those of fastMRI's published model."""
+
+    name: Literal["varnet"] = "varnet"
+    cascades: int = Field(default=12, gt=0)
+    channels: int = Field(default=18, gt=0)
+    pools: int = Field(default=4, gt=0)
+    sens_channels: int = Field(default=8, gt=0)
+    sens_pools: int = Field(default=4, gt=0)
+    coil_maps: Literal["stored", "estimated"] = Field(
+        default="estimated", description="stored: those of data.maps; estimated: by a sensitivity network"
+    )
+    combination: Literal["sense", "rss"] = Field(default="sense", description="fastMRI's model has rss")
+
+
+ModelConfig = VarNetConfig
+"""The networks by `name`; becomes a discriminated union with the second one."""
+
+
+class SamplingConfig(Config):
+    """Retrospective sampling of the training data: a fresh mask for every sample, seeded with it."""
+
+    mask: Literal["equispaced", "equispaced-fraction", "random"] = "equispaced"
+    acceleration: float = Field(default=4, ge=1)
+    center_fraction: float = Field(default=0.08, gt=0, le=1)
+
+
+class DataConfig(Config):
+    """Which elements are read."""
+
+    kspace: str = "kspace"
+    maps: str = Field(default="sens/espirit", description="read where model.coil_maps is stored")
+    target: str = "recon/reference"
+    split: str = "default"
+    sampling: SamplingConfig = SamplingConfig()
+
+
+class RunConfig(Config):
+    """One reconstruction run."""
+
+    model: ModelConfig = VarNetConfig()
+    data: DataConfig = DataConfig()
+    loss: Literal["ssim", "l1", "complex-l1"] = "ssim"
+    training: TrainingConfig = TrainingConfig(steps=1000, learning_rate=1e-3, schedule="onecycle", validate_every=200)

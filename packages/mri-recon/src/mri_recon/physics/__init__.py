@@ -1,0 +1,29 @@
+"""The physics of acquisition: Fourier transform, coils, sampling, and their composition."""
+
+from mri_recon.physics.coils import combine, expand, root_sum_of_squares
+from mri_recon.physics.fourier import fft1c, fft2c, ifft1c, ifft2c
+from mri_recon.physics.masks import (
+    MASKS,
+    calibration_region,
+    equispaced_fraction_mask,
+    equispaced_mask,
+    random_mask,
+)
+from mri_recon.physics.operators import LinearOperator, SenseOperator
+
+__all__ = [
+    "MASKS",
+    "LinearOperator",
+    "SenseOperator",
+    "calibration_region",
+    "combine",
+    "equispaced_fraction_mask",
+    "equispaced_mask",
+    "expand",
+    "fft1c",
+    "fft2c",
+    "ifft1c",
+    "ifft2c",
+    "random_mask",
+    "root_sum_of_squares",
+]

@@ -1,0 +1,83 @@
+r"""The centred orthonormal Fourier transform, the convention of the whole project.
+
+.. math:: (F x)_k = N^{-1/2} \sum_n x_n \exp(-2 \pi i (k - c)(n - c) / N), \quad c = \lfloor N / 2 \rfloor
+
+k-space has its centre in the middle of the array and keeps the energy of the image. For even lengths the shifts
+become a multiplication with alternating signs (the phase ``exp(i pi n)``) before and after; for odd lengths they are
+rolls.
+"""
+
+from functools import lru_cache
+
+import torch
+from jaxtyping import Complex
+from torch import Tensor
+
+__all__ = ["fft1c", "fft2c", "ifft1c", "ifft2c"]
+
+
+@lru_cache(maxsize=64)
+def _signs(length: int, inverse_constant: bool, dtype: torch.dtype, device: torch.device) -> Tensor:
+    """Return ``(-1)^n``; with the constant ``(-1)^(N / 2)`` that the shift of both sides leaves."""
+    signs = 1 - 2 * (torch.arange(length, device=device) % 2)
+    if inverse_constant and (length // 2) % 2:
+        signs = -signs
+    return signs.to(dtype)
+
+
+def _modulation(x: Tensor, dims: tuple[int, ...], *, constant: bool) -> Tensor:
+    real = x.real.dtype
+    shape = [1] * x.ndim
+    factor: Tensor | None = None
+    for dim in dims:
+        signs = _signs(x.shape[dim], constant, real, x.device)
+        view = shape.copy()
+        view[dim] = -1
+        factor = signs.view(view) if factor is None else factor * signs.view(view)
+    assert factor is not None
+    return x * factor
+
+
+def _transform(x: Tensor, dims: tuple[int, ...], *, inverse: bool) -> Tensor:
+    function = torch.fft.ifftn if inverse else torch.fft.fftn
+    even = tuple(dim for dim in dims if x.shape[dim] % 2 == 0)
+    odd = tuple(dim for dim in dims if x.shape[dim] % 2)
+    if odd:
+        x = torch.fft.ifftshift(x, dim=odd)
+    if even:
+        x = _modulation(x, even, constant=True)
+    x = function(x, dim=dims, norm="ortho")
+    if even:
+        x = _modulation(x, even, constant=False)
+    return torch.fft.fftshift(x, dim=odd) if odd else x
+
+
+def fft2c(image: Complex[Tensor, "*batch y x"]) -> Complex[Tensor, "*batch y x"]:
+    """Transform images to k-space over the last two axes.
+
+    Parameters
+    ----------
+    image
+        (..., y, x).
+
+    Returns
+    -------
+    Tensor
+        (..., ky, kx), centred, same energy.
+    """
+    return _transform(image, (-2, -1), inverse=False)
+
+
+def ifft2c(kspace: Complex[Tensor, "*batch y x"]) -> Complex[Tensor, "*batch y x"]:
+    """Transform k-space to images over the last two axes; inverse and adjoint of `fft2c`."""
+    return _transform(kspace, (-2, -1), inverse=True)
+
+
+def fft1c(signal: Complex[Tensor, "*batch"], dim: int) -> Complex[Tensor, "*batch"]:
+    """Transform one axis to k-space."""
+    return _transform(signal, (dim,), inverse=False)
+
+
+def ifft1c(signal: Complex[Tensor, "*batch"], dim: int) -> Complex[Tensor, "*batch"]:
+    """Transform one axis back; inverse and adjoint of `fft1c`."""
+    return _transform(signal, (dim,), inverse=True)

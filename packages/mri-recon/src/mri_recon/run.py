@@ -1,0 +1,251 @@
+"""Reconstruct the volumes of a cohort by a classical method or a trained network, into the store."""
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from pydantic import Field
+from torch import Tensor
+
+from mri_io.config import Config, validate_config
+from mri_io.prep import PrepSummary, prepare_cohort
+from mri_io.schema import Provenance
+from mri_io.store import Element, Volume, mask_array
+from mri_io.training import Checkpoint, load_checkpoint
+from mri_recon.classical import cg_sense, zero_filled
+from mri_recon.config import RunConfig
+from mri_recon.data import input_scale
+from mri_recon.errors import ConfigError
+from mri_recon.networks import build_network
+from mri_recon.physics import MASKS
+from mri_recon.writing import already_there, known_affine
+
+__all__ = ["METHODS", "CgSenseConfig", "MaskConfig", "ZeroFilledConfig", "load_network", "run", "stored_mask"]
+
+
+class MaskConfig(Config):
+    """Which k-space samples a reconstruction may use.
+
+    `name` is ``none`` (all), ``acquired``, the name of a stored mask, or a kind of `MASKS`, which makes a stored mask
+    ``<kind>-r<acceleration>`` by the other fields.
+    """
+
+    name: str | None = None
+    acceleration: float = Field(default=4, ge=1)
+    center_fraction: float = Field(default=0.08, gt=0, le=1)
+    seed: int = Field(default=0, ge=0)
+
+
+class ZeroFilledConfig(Config):
+    """Zero-filled reconstruction has nothing to choose."""
+
+
+class CgSenseConfig(Config):
+    """Parameters of `mri_recon.classical.cg_sense`."""
+
+    regularisation: float = Field(default=5e-3, ge=0)
+    iterations: int = Field(default=30, ge=1)
+    tolerance: float = Field(default=1e-5, gt=0)
+
+
+def _zero_filled(kspace: Tensor, mask: Tensor, maps: Tensor | None, config: ZeroFilledConfig) -> Tensor:
+    return zero_filled(kspace, maps)
+
+
+def _cg_sense(kspace: Tensor, mask: Tensor, maps: Tensor | None, config: CgSenseConfig) -> Tensor:
+    if maps is None:
+        raise ConfigError("cg-sense: expected coil maps, got --maps none. Make them: mri-cli recon calibrate")
+    image = cg_sense(kspace, mask, maps, **config.model_dump()).image
+    return image if maps.shape[-4] == 1 else image[..., 0, :, :]
+
+
+METHODS: dict[str, tuple[type[Config], Callable[..., Tensor]]] = {
+    "zero-filled": (ZeroFilledConfig, _zero_filled),
+    "cg-sense": (CgSenseConfig, _cg_sense),
+}
+"""Classical methods by name: configuration, and function of (kspace, mask, maps, configuration) on a batch."""
+
+
+def load_network(path: str | Path, device: str = "cpu") -> tuple[torch.nn.Module, RunConfig, Checkpoint]:
+    """Load a trained network from its checkpoint, which needs nothing else; it is in evaluation mode.
+
+    Raises
+    ------
+    FormatError
+        When the file is no checkpoint of a reconstruction run.
+    """
+    checkpoint = load_checkpoint(path, kind="recon")
+    config = validate_config(RunConfig, checkpoint.config, where=str(path))
+    network = build_network(config.model)
+    network.load_state_dict(checkpoint.part("network"))
+    return network.to(device).eval(), config, checkpoint
+
+
+def stored_mask(volume: Volume, config: MaskConfig) -> Element | None:
+    """Return the mask element that a configuration names, made when it is a kind; None for all samples.
+
+    Raises
+    ------
+    ConfigError
+        When a stored mask of the name has other parameters.
+    """
+    name = config.name or ("acquired" if "mask/acquired" in volume else "none")
+    if name == "none":
+        return None
+    if name not in MASKS:
+        return volume[f"mask/{name}"]
+    columns = volume["kspace"].shape[-1]
+    settings = {"kind": name, **config.model_dump(mode="json", exclude={"name", "seed"})}
+    made = Provenance.of("mri-recon", f"mask {name}", settings, seed=config.seed)
+    path = f"mask/{name}-r{config.acceleration:g}"
+    if not already_there(volume, path, made, replace=False):
+        mask = MASKS[name](columns, config.acceleration, config.center_fraction, config.seed)
+        achieved = {"acceleration": float(columns / mask.sum())}
+        volume.write(path, mask, dims=("kx",), provenance=made, attributes=achieved)
+    return volume[path]
+
+
+class _ReconstructVolume:
+    """Reconstruct one volume slice by slice; runs in a worker. Loads a network once per process."""
+
+    def __init__(self, name: str, mask: MaskConfig, options: dict[str, Any]) -> None:
+        self.name, self.mask, self.options = name, mask, options
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {key: value for key, value in self.__dict__.items() if key != "_loaded"}
+
+    def _load(self) -> Any:
+        if "_loaded" not in self.__dict__:
+            self._loaded = load_network(self.options["checkpoint"], self.options["device"])
+        return self._loaded
+
+    def __call__(self, volume: Volume) -> dict[str, Any]:
+        kspace = volume["kspace"]
+        mask = stored_mask(volume, self.mask)
+        maps_name = self.options["maps"]
+        reconstruct: Callable[[Tensor, Tensor, Tensor | None], Tensor]
+        if self.options["checkpoint"]:
+            network, config, checkpoint = self._load()
+            stored = config.model.coil_maps == "stored"
+            maps_name = (maps_name or config.data.maps.partition("/")[2]) if stored else "none"
+            settings: dict[str, Any] = {"model": config.model.model_dump(mode="json")}
+            method, weights = f"network {config.model.name}", checkpoint.sha256
+
+            def reconstruct(kspace: Tensor, mask: Tensor, maps: Tensor | None) -> Tensor:
+                scale = input_scale(kspace, maps)
+                return network(kspace / scale, mask, maps).image * scale[..., 0, 0]
+        else:
+            method, weights = self.options["method"], None
+            chosen: Config = self.options["config"]
+            settings, function = chosen.model_dump(mode="json"), METHODS[method][1]
+
+            def reconstruct(kspace: Tensor, mask: Tensor, maps: Tensor | None) -> Tensor:
+                return function(kspace, mask, maps, chosen)
+
+        maps = None if maps_name == "none" else volume[f"sens/{maps_name or 'espirit'}"]
+        inputs = [element for element in (kspace, mask, maps) if element is not None]
+        made = Provenance.of("mri-recon", method, settings, inputs=inputs, weights_sha256=weights)
+        target = f"recon/{self.name}"
+        if already_there(volume, target, made, replace=self.options["replace"]):
+            return {"status": "skipped", "volume": volume.id}
+        images = [image for image in _slices(reconstruct, kspace, mask, maps, self.options["device"])]
+        stack = np.stack(images)
+        volume.write(
+            target,
+            stack,
+            dims=("slice", "y", "x"),
+            provenance=made,
+            affine=known_affine(volume, stack.shape),
+            replace=self.options["replace"],
+        )
+        return {"status": "done", "volume": volume.id}
+
+
+def _slices(
+    reconstruct: Callable[..., Tensor], kspace: Element, mask: Element | None, maps: Element | None, device: str
+) -> list[np.ndarray]:
+    """Return the reconstructed slices, one slice of k-space in memory at a time."""
+    pattern = np.ones((1, kspace.shape[-1]), np.uint8) if mask is None else mask_array(mask)
+    images = []
+    with torch.inference_mode():
+        for number in range(kspace.shape[0]):
+            here = pattern[number] if pattern.ndim == 3 else pattern
+            m = torch.from_numpy(here.astype(np.float32)).to(device)[None, None]
+            k = torch.from_numpy(kspace[number]).to(device)[None] * m
+            s = None if maps is None else torch.from_numpy(maps[number]).to(device)[None]
+            images.append(reconstruct(k, m, s)[0].cpu().numpy())
+    return images
+
+
+def run(
+    cohort: str | Path,
+    *,
+    method: str | None = None,
+    config: Config | None = None,
+    checkpoint: str | Path | None = None,
+    mask: MaskConfig | None = None,
+    maps: str | None = None,
+    name: str | None = None,
+    split: str = "default",
+    part: str | None = None,
+    scheduler: str = "sync",
+    device: str = "cpu",
+    replace: bool = False,
+) -> PrepSummary:
+    """Reconstruct every volume, or those of a part, and write ``recon/<name>``.
+
+    Parameters
+    ----------
+    cohort
+        The cohort's folder.
+    method, config
+        A key of `METHODS` with its configuration, or
+    checkpoint
+        a trained network; the checkpoint is all that is needed of the training.
+    mask
+        Which samples are used; by default the acquired ones.
+    maps
+        Name of the coil maps, by default ``espirit`` or what the network was trained with; ``"none"`` combines by root
+        sum of squares.
+    name
+        Of the result, by default the method and the mask.
+    split, part
+        Restricts to a part of a split.
+    scheduler, device
+        See `mri_io.prep.prepare_cohort`; ``"cuda"`` works with ``sync``.
+    replace
+        Replace results that exist. Without it those of the same computation are skipped.
+
+    Returns
+    -------
+    mri_io.prep.PrepSummary
+
+    Raises
+    ------
+    ConfigError
+        For an unknown method, or both a method and a checkpoint.
+    """
+    if (method is None) == (checkpoint is None):
+        raise ConfigError("recon run: expected either a method or a checkpoint.")
+    if method is not None and method not in METHODS:
+        raise ConfigError(f"method: expected one of {', '.join(METHODS)}, got {method!r}.")
+    chosen = mask or MaskConfig()
+    label = method or "network"
+    if checkpoint is not None:
+        label = load_network(checkpoint)[1].model.name
+    sampled = f"{chosen.name}-r{chosen.acceleration:g}" if chosen.name in MASKS else chosen.name
+    target = name or "-".join(part for part in (label, sampled) if part and part != "none")
+    options = {
+        "method": method,
+        "config": config or (METHODS[method][0]() if method else None),
+        "checkpoint": None if checkpoint is None else Path(checkpoint).resolve(),
+        "maps": maps,
+        "device": device,
+        "replace": replace,
+    }
+    work = _ReconstructVolume(target, chosen, options)
+    return prepare_cohort(
+        cohort, work, split=split, part=part, scheduler=scheduler, description=f"reconstruct {target}"
+    )
