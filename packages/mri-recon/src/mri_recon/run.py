@@ -22,7 +22,16 @@ from mri_recon.networks import build_network
 from mri_recon.physics import MASKS
 from mri_recon.writing import already_there, known_affine
 
-__all__ = ["METHODS", "CgSenseConfig", "MaskConfig", "ZeroFilledConfig", "load_network", "run", "stored_mask"]
+__all__ = [
+    "METHODS",
+    "CgSenseConfig",
+    "MaskConfig",
+    "ZeroFilledConfig",
+    "load_network",
+    "reconstruct_slices",
+    "run",
+    "stored_mask",
+]
 
 
 class MaskConfig(Config):
@@ -150,7 +159,7 @@ class _ReconstructVolume:
         target = f"recon/{self.name}"
         if already_there(volume, target, made, replace=self.options["replace"]):
             return {"status": "skipped", "volume": volume.id}
-        images = [image for image in _slices(reconstruct, kspace, mask, maps, self.options["device"])]
+        images = [image for image in reconstruct_slices(reconstruct, kspace, mask, maps, self.options["device"])]
         stack = np.stack(images)
         volume.write(
             target,
@@ -163,10 +172,20 @@ class _ReconstructVolume:
         return {"status": "done", "volume": volume.id}
 
 
-def _slices(
+def reconstruct_slices(
     reconstruct: Callable[..., Tensor], kspace: Element, mask: Element | None, maps: Element | None, device: str
 ) -> list[np.ndarray]:
-    """Return the reconstructed slices, one slice of k-space in memory at a time."""
+    """Return the reconstructed slices of a volume, one slice of k-space in memory at a time.
+
+    Parameters
+    ----------
+    reconstruct
+        Function of (kspace, mask, maps) on a batch of one; k-space is zero outside the mask.
+    kspace, mask, maps
+        Elements of the volume; no mask takes all samples.
+    device
+        Where `reconstruct` runs.
+    """
     pattern = np.ones((1, kspace.shape[-1]), np.uint8) if mask is None else mask_array(mask)
     images = []
     with torch.inference_mode():
@@ -207,8 +226,8 @@ def run(
     mask
         Which samples are used; by default the acquired ones.
     maps
-        Name of the coil maps, by default ``espirit`` or what the network was trained with; ``"none"`` combines by root
-        sum of squares.
+        Name of the coil maps, by default ``espirit`` or what the network was trained with; ``"none"`` combines by
+        root sum of squares.
     name
         Of the result, by default the method and the mask.
     split, part
