@@ -91,8 +91,8 @@ def evaluate(
     for volume in volumes:
         truth = np.abs(volume[reference].numpy()).astype(np.float64)
         inside = head_region(truth) if region == "head" else None
-        for method in (reference, *methods):
-            inputs.append({"path": f"{volume.id}/{method}", "commit": volume[method].commit})
+        compared = (reference, *methods)
+        inputs += [{"path": f"{volume.id}/{path}", "commit": volume[path].commit} for path in compared]
         for method in methods:
             image = np.abs(volume[method].numpy()).astype(np.float64)
             if image.shape != truth.shape:
