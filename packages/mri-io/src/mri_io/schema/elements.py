@@ -1,27 +1,104 @@
-"""The element types of specification 1.0, one table: dimensions, dtypes, chunking and codecs.
+"""The element types of specification 1.0 in one table: dimensions, dtypes, chunks, codecs, attributes.
 
 The page ``docs/store-format.md`` states the same for people who write their own reader.
 """
 
-from dataclasses import dataclass
+import math
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from typing import Any, Literal
 
 import numpy as np
 
 from mri_io.errors import SchemaError, ShapeError, expected_got
 
-__all__ = ["ELEMENT_TYPES", "SCHEMA_VERSION", "SHARD_BYTES", "ElementType", "element_type"]
+__all__ = ["DATA", "ELEMENT_TYPES", "SCHEMA_VERSION", "SHARD_BYTES", "ArrayType", "ElementType", "element_type"]
 
 SCHEMA_VERSION = "1.0"
 SHARD_BYTES = 512 * 2**20
 """Upper bound of one shard, as the number of bytes of its chunks before compression."""
+DATA = "data"
+"""Name of the array of an element that has a single one."""
 
 Codec = Literal["raw", "blosc", "zstd"]
+_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*(/[A-Za-z0-9][A-Za-z0-9._-]*)*")
+
+
+@dataclass(frozen=True)
+class ArrayType:
+    """What one array of an element looks like on disk.
+
+    Parameters
+    ----------
+    dims
+        The admissible tuples of dimension names; the first that fits is the default.
+    dtypes
+        The admissible numpy dtypes.
+    codec
+        ``raw``: bytes + crc32c, readable by memory mapping. ``blosc``: zstd with bitshuffle, then crc32c.
+        ``zstd``: zstd with its own checksum.
+    inner
+        How many trailing dimensions are whole in an inner chunk, the leading ones having length one there; None
+        for an array that is one chunk and has no shards.
+    optional
+        Whether an element may lack this array.
+    explicit
+        Whether dimension names must be given where several fit.
+    """
+
+    dims: tuple[tuple[str, ...], ...]
+    dtypes: tuple[str, ...]
+    codec: Codec
+    inner: int | None
+    optional: bool = False
+    explicit: bool = False
+
+    def check(
+        self, shape: tuple[int, ...], dtype: np.dtype[Any], dims: tuple[str, ...] | None, where: str
+    ) -> tuple[str, ...]:
+        """Return the dimension names of an array, or raise ShapeError or SchemaError."""
+        options = " or ".join(f"({', '.join(names)})" for names in self.dims)
+        fitting = [names for names in self.dims if len(names) == len(shape) and dims in (None, names)]
+        if not fitting or 0 in shape:
+            got = f"shape {shape}" if dims is None else f"({', '.join(dims)}) of shape {shape}"
+            fix = "No dimension may be empty." if fitting else ""
+            raise ShapeError(expected_got("dimensions", expected=options, got=got, where=where, fix=fix))
+        if len(fitting) > 1 and self.explicit:
+            fix = f"Pass one of {options} as dims=."
+            raise ShapeError(expected_got("dims", expected="dimension names", got="none", where=where, fix=fix))
+        if dtype.name not in self.dtypes:
+            fix = "Convert the array before writing it."
+            raise SchemaError(expected_got("dtype", expected=self.dtypes, got=dtype, where=where, fix=fix))
+        return fitting[0]
+
+    def leading(self, ndim: int) -> int:
+        """Return how many leading dimensions are divided into chunks."""
+        return 0 if self.inner is None else max(ndim - self.inner, 0)
+
+    def chunk_shape(self, shape: tuple[int, ...]) -> tuple[int, ...]:
+        """Return the shape of one inner chunk."""
+        n = self.leading(len(shape))
+        return (1,) * n + shape[n:]
+
+    def shard_shape(self, shape: tuple[int, ...], itemsize: int) -> tuple[int, ...]:
+        """Return the shape of one shard: as many chunks as stay under `SHARD_BYTES`, at least one.
+
+        Chunks are gathered from the last leading dimension to the first, a further dimension only when the one
+        after it is whole, so that the chunks of an array in C order fill one shard after the other.
+        """
+        shard = list(self.chunk_shape(shape))
+        for axis in reversed(range(self.leading(len(shape)))):
+            room = SHARD_BYTES // (math.prod(shard) * itemsize)
+            shard[axis] = min(shape[axis], max(1, room))
+            if shard[axis] < shape[axis]:
+                break
+        return tuple(shard)
 
 
 @dataclass(frozen=True)
 class ElementType:
-    """What one type of element looks like on disk.
+    """One type of element.
 
     Parameters
     ----------
@@ -29,89 +106,120 @@ class ElementType:
         First component of the element's path: ``"recon"`` of ``"recon/cg-sense"``.
     version
         Version of this type's layout, independent of the store's.
-    dims
-        The admissible tuples of dimension names.
-    dtypes
-        The admissible numpy dtypes.
-    codec
-        ``raw``: bytes + crc32c, readable by memory mapping. ``blosc``: zstd with bitshuffle, then crc32c.
-        ``zstd``: zstd with its own checksum.
+    arrays
+        Its arrays by name; nearly all types have the single array ``"data"``.
     named
         Whether a path has a second component.
     image_like
-        Whether elements carry an affine.
+        Whether elements may carry an affine.
     labelled
         Whether elements declare label ids.
-    whole
-        Whether the array is one chunk; otherwise a chunk is one index of the first dimension.
     finite
         Whether NaN and infinity are refused.
+    maximum
+        The largest admissible value, for masks.
+    attributes
+        Attributes that every element of the type carries with these values.
+    required
+        Attributes that the writer must give.
     """
 
     name: str
     version: int
-    dims: tuple[tuple[str, ...], ...]
-    dtypes: tuple[str, ...]
-    codec: Codec
+    arrays: Mapping[str, ArrayType]
     named: bool = True
     image_like: bool = False
     labelled: bool = False
-    whole: bool = False
     finite: bool = True
+    maximum: int | None = None
+    attributes: Mapping[str, Any] = field(default_factory=dict)
+    required: tuple[str, ...] = ()
 
-    def check_array(
-        self, shape: tuple[int, ...], dtype: np.dtype[Any], dims: tuple[str, ...] | None, where: str
-    ) -> tuple[str, ...]:
-        """Return the dimension names of an array, or raise ShapeError or SchemaError."""
-        if dims is None:
-            fitting = [names for names in self.dims if len(names) == len(shape)]
-            if len(fitting) != 1 and not (fitting and self.image_like):
-                what = "dimensions" if not fitting else "dimension names (several fit: pass dims=)"
-                options = " or ".join(str(names) for names in self.dims)
-                raise ShapeError(expected_got(what, expected=options, got=f"shape {shape}", where=where))
-            dims = fitting[0]
-        if dims not in self.dims or len(dims) != len(shape):
-            options = " or ".join(str(names) for names in self.dims)
-            raise ShapeError(expected_got("dimensions", expected=options, got=f"{dims} {shape}", where=where))
-        if 0 in shape:
-            raise ShapeError(expected_got("size", expected="no empty dimension", got=shape, where=where))
-        if str(dtype) not in self.dtypes:
-            raise SchemaError(
-                expected_got(
-                    "dtype",
-                    expected=self.dtypes,
-                    got=dtype,
-                    where=where,
-                    fix="Convert the array before writing it.",
-                )
-            )
-        return dims
-
-    def chunks(self, shape: tuple[int, ...]) -> tuple[int, ...]:
-        """Return the shape of one inner chunk."""
-        return shape if self.whole else (1, *shape[1:])
-
-    def shards(self, shape: tuple[int, ...], itemsize: int) -> tuple[int, ...]:
-        """Return the shape of one shard: as many slices as stay under `SHARD_BYTES`, at least one."""
-        if self.whole:
-            return shape
-        slice_bytes = int(np.prod(shape[1:], dtype=np.int64)) * itemsize
-        return (min(shape[0], max(1, SHARD_BYTES // slice_bytes)), *shape[1:])
+    @property
+    def single(self) -> bool:
+        """Whether the type has the single array ``"data"``."""
+        return set(self.arrays) == {DATA}
 
 
+def _one(*dims: tuple[str, ...], dtypes: tuple[str, ...], codec: Codec, inner: int | None, **more: Any) -> Any:
+    return {DATA: ArrayType(dims, dtypes, codec, inner, **more)}
+
+
+def _column(*names: str, dtypes: tuple[str, ...], optional: bool = False) -> ArrayType:
+    return ArrayType((("prompt", *names),), dtypes, "zstd", None, optional=optional)
+
+
+_KSPACE = ("coil", "ky", "kx")
 _SLICES = (("slice", "y", "x"), ("z", "y", "x"))
+_INTEGERS = ("int32", "int64")
 
 ELEMENT_TYPES: dict[str, ElementType] = {
-    t.name: t
-    for t in (
-        ElementType("kspace", 1, (("slice", "coil", "ky", "kx"),), ("complex64",), "raw", named=False),
+    kind.name: kind
+    for kind in (
         ElementType(
-            "mask", 1, (("ky",), ("kx",), ("ky", "kx"), ("slice", "ky", "kx")), ("uint8",), "zstd", whole=True
+            "kspace",
+            1,
+            _one(
+                ("slice", *_KSPACE),
+                ("kz", *_KSPACE),
+                ("frame", "slice", *_KSPACE),
+                ("echo", "slice", *_KSPACE),
+                dtypes=("complex64",),
+                codec="raw",
+                inner=3,
+            ),
+            named=False,
+            attributes={"centred": True, "norm": "ortho"},
         ),
-        ElementType("sens", 1, (("slice", "map", "coil", "y", "x"),), ("complex64",), "raw"),
-        ElementType("recon", 1, _SLICES, ("float32", "complex64"), "blosc", image_like=True),
-        ElementType("image", 1, _SLICES, ("float32", "int16"), "blosc", image_like=True),
-        ElementType("seg", 1, _SLICES, ("uint8", "uint16"), "zstd", image_like=True, labelled=True),
+        ElementType("noise", 1, _one(("coil", "sample"), dtypes=("complex64",), codec="raw", inner=None), named=False),
+        ElementType(
+            "mask",
+            1,
+            _one(
+                ("ky",),
+                ("kx",),
+                ("ky", "kx"),
+                ("slice", "ky", "kx"),
+                dtypes=("uint8",),
+                codec="zstd",
+                inner=None,
+                explicit=True,
+            ),
+            maximum=1,
+        ),
+        ElementType("sens", 1, _one(("slice", "map", "coil", "y", "x"), dtypes=("complex64",), codec="raw", inner=4)),
+        ElementType(
+            "recon", 1, _one(*_SLICES, dtypes=("float32", "complex64"), codec="blosc", inner=2), image_like=True
+        ),
+        ElementType("image", 1, _one(*_SLICES, dtypes=("float32", "int16"), codec="blosc", inner=2), image_like=True),
+        ElementType(
+            "seg",
+            1,
+            _one(*_SLICES, dtypes=("uint8", "uint16"), codec="zstd", inner=2),
+            image_like=True,
+            labelled=True,
+        ),
+        ElementType(
+            "qmap",
+            1,
+            _one(*_SLICES, dtypes=("float32",), codec="blosc", inner=2),
+            image_like=True,
+            # A fit that did not converge in a voxel has no value there.
+            finite=False,
+            required=("unit",),
+        ),
+        ElementType("emb", 1, _one(("slice", "channel", "ey", "ex"), dtypes=("float16",), codec="raw", inner=3)),
+        ElementType(
+            "prompts",
+            1,
+            {
+                "slice": _column(dtypes=_INTEGERS),
+                "label": _column(dtypes=_INTEGERS),
+                "boxes": _column("corner", dtypes=("float32",), optional=True),
+                "points": _column("xy", dtypes=("float32",), optional=True),
+                "point_label": _column(dtypes=_INTEGERS, optional=True),
+            },
+        ),
     )
 }
 
@@ -129,14 +237,11 @@ def element_type(path: str) -> ElementType:
     >>> element_type("recon/cg-sense-r4").name
     'recon'
     """
-    kind, _, name = path.partition("/")
+    kind, separator, name = path.partition("/")
     found = ELEMENT_TYPES.get(kind)
     if found is None:
         raise SchemaError(expected_got("element type", expected=tuple(ELEMENT_TYPES), got=repr(kind), where=path))
-    plain = all(part and not part.startswith((".", "_")) for part in name.split("/")) and all(
-        c.isalnum() or c in "-_./" for c in name
-    )
-    if found.named != bool(name) or (name and not plain):
+    if found.named != bool(separator) or (separator and (not _NAME.fullmatch(name) or DATA in name.split("/"))):
         form = f"{kind}/<name>, a name of letters, digits, '-', '_' and '.'" if found.named else kind
         raise SchemaError(expected_got("element path", expected=form, got=repr(path)))
     return found

@@ -31,7 +31,5 @@ def validate(name: str, content: Any, where: object) -> None:
     """Raise SchemaError naming every violation when `content` does not follow the schema `name`."""
     problems = sorted(_validator(name).iter_errors(content), key=lambda error: list(map(str, error.path)))
     if problems:
-        lines = [
-            f"{'.'.join(map(str, problem.path)) or '(top level)'}: {problem.message}" for problem in problems[:10]
-        ]
+        lines = [f"{'.'.join(map(str, problem.path)) or '(top level)'}: {problem.message}" for problem in problems[:10]]
         raise SchemaError(f"{where}: the {name} attributes do not follow the schema:\n  " + "\n  ".join(lines))

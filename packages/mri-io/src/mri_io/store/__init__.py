@@ -6,6 +6,7 @@ from typing import Any
 _LAZY = {
     "Cohort": "cohort",
     "Element": "element",
+    "ElementWriter": "writing",
     "IndexRow": "index",
     "Problem": "verification",
     "Split": "splits",
@@ -16,10 +17,12 @@ _LAZY = {
     "compute_statistics": "statistics",
     "create_cohort": "cohort",
     "make_split": "splits",
+    "make_volume_id": "volume",
     "mask_array": "element",
     "open_cohort": "cohort",
     "open_volume": "volume",
     "query_index": "index",
+    "read_statistics": "statistics",
     "verify": "verification",
 }
 

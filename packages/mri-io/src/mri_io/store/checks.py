@@ -1,19 +1,52 @@
 """What must hold between an element about to be committed and those that are there (rule R6)."""
 
-from collections.abc import Mapping
+import re
+from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from mri_io.errors import SchemaError, ShapeError, expected_got
-from mri_io.schema.elements import ElementType
+from mri_io.schema.elements import DATA
 
 if TYPE_CHECKING:
     from mri_io.store.element import Element
 
-__all__ = ["check_affine", "check_labels_declared", "check_siblings", "normalise_labels"]
+__all__ = [
+    "UndeclaredLabelError",
+    "check_affine",
+    "check_attributes",
+    "check_labels_declared",
+    "check_siblings",
+    "normalise_labels",
+]
 
 AFFINE_TOLERANCE_MM = 1e-3
+_SEPARATORS = re.compile(r"[^A-Za-z]")
+# Letters of attribute names, lower case, that would hold a person's identity.
+_IDENTIFIERS = {
+    "accessionnumber",
+    "address",
+    "birthdate",
+    "birthday",
+    "dateofbirth",
+    "email",
+    "insuranceid",
+    "medicalrecordnumber",
+    "mrn",
+    "patient",
+    "patientaddress",
+    "patientbirthdate",
+    "patientid",
+    "patientname",
+    "phonenumber",
+    "socialsecuritynumber",
+    "ssn",
+}
+
+
+class UndeclaredLabelError(SchemaError):
+    """A label map holds an id that its attributes do not declare."""
 
 
 def check_affine(affine: Any, where: str) -> list[list[float]]:
@@ -39,9 +72,7 @@ def normalise_labels(labels: Mapping[int, Any] | None, where: str) -> dict[str, 
     """Return declared labels in their stored form ``{"1": {"name": ..., "code": ...}}``."""
     if labels is None:
         raise SchemaError(
-            expected_got(
-                "labels", expected="a mapping of every label id to its name", got="none declared", where=where
-            )
+            expected_got("labels", expected="a mapping of every label id to its name", got="none declared", where=where)
         )
     stored: dict[str, dict[str, Any]] = {}
     for key, value in labels.items():
@@ -59,12 +90,13 @@ def normalise_labels(labels: Mapping[int, Any] | None, where: str) -> dict[str, 
 
 def check_labels_declared(block: np.ndarray, labels: Mapping[str, Any], where: str) -> None:
     """Raise SchemaError when a label map holds an id that is not declared."""
-    undeclared = sorted(set(np.unique(block).tolist()) - {0} - {int(key) for key in labels})
+    found = np.flatnonzero(np.bincount(block.reshape(-1), minlength=1))  # ids are 8 or 16 bits: faster than unique
+    undeclared = sorted({int(number) for number in found} - {0} - {int(key) for key in labels})
     if undeclared:
-        raise SchemaError(
+        raise UndeclaredLabelError(
             expected_got(
                 "label ids",
-                expected="0 and " + ", ".join(labels),
+                expected=", ".join(["0 (background)", *labels]),
                 got=", ".join(str(number) for number in undeclared[:10]),
                 where=where,
                 fix="Declare every id in labels=.",
@@ -72,42 +104,109 @@ def check_labels_declared(block: np.ndarray, labels: Mapping[str, Any], where: s
         )
 
 
+def check_attributes(attributes: Mapping[str, Any] | None, reserved: Iterable[str], where: str) -> dict[str, Any]:
+    """Return further attributes; SchemaError when a key is reserved or names a patient identifier (rule R2)."""
+    found = dict(attributes or {})
+    taken = sorted(found.keys() & set(reserved))
+    if taken:
+        raise SchemaError(f"{where}: the attributes {', '.join(taken)} are set by the store. Choose other names.")
+    personal = sorted(key for key in found if _SEPARATORS.sub("", key).lower() in _IDENTIFIERS)
+    if personal:
+        raise SchemaError(f"{where}: the attributes {', '.join(personal)} identify a patient. Leave them out.")
+    return found
+
+
 def check_siblings(
-    kind: ElementType,
-    shape: tuple[int, ...],
-    dims: tuple[str, ...],
+    path: str,
+    sizes: Mapping[str, int],
     affine: Any,
     siblings: Mapping[str, "Element"],
     where: str,
+    *,
+    recon_matrix: Sequence[int] | None = None,
 ) -> None:
-    """Raise ShapeError when an element does not fit the others of its volume."""
-    sizes = dict(zip(dims, shape, strict=True))
+    """Raise ShapeError when an element does not fit the others of its volume.
+
+    Parameters
+    ----------
+    path
+        Path of the element in question.
+    sizes
+        Its dimensions by name, in order.
+    affine
+        Its affine or None.
+    siblings
+        The other elements.
+    where
+        What messages call the element.
+    recon_matrix
+        (x, y, z) of the volume's header: with the matrix of k-space, the grids that labels may have before the volume
+        holds an image.
+    """
+    kind = path.partition("/")[0]
     kspace = siblings.get("kspace")
-    if kspace is not None and kind.name != "kspace":
-        expected = dict(zip(kspace.dims, kspace.shape, strict=True))
-        if kind.name == "sens":
-            expected |= {"y": expected["ky"], "x": expected["kx"]}
-        elif kind.name != "mask":
-            expected = {"slice": expected["slice"]}
-        for name in sizes.keys() & expected.keys():
-            if sizes[name] != expected[name]:
-                what = "mask length along" if kind.name == "mask" else "length of"
-                raise ShapeError(
-                    expected_got(
-                        f"{what} {name}",
-                        expected=f"{expected[name]} as in kspace",
-                        got=sizes[name],
-                        where=where,
-                    )
+    if kspace is not None:
+        _check_against_kspace(kind, sizes, dict(zip(kspace.dims, kspace.shape, strict=True)), where)
+    if kind == "kspace":
+        for other in siblings.values():
+            if DATA in other.arrays:
+                others = dict(zip(other.dims, other.shape, strict=True))
+                _check_against_kspace(other.type, others, sizes, f"{where}, beside {other.path}")
+    if kind == "seg":
+        images = [element for element in siblings.values() if element.type in ("image", "recon", "qmap")]
+        if images:
+            _check_grid(tuple(sizes.values()), affine, images, where)
+        elif kspace is not None:
+            _check_grid_of_kspace(sizes, kspace, recon_matrix, where)
+
+
+_SHARED_WITH_KSPACE: dict[str, dict[str, str]] = {
+    "mask": {"slice": "slice", "ky": "ky", "kx": "kx"},
+    "sens": {"slice": "slice", "coil": "coil", "y": "ky", "x": "kx"},
+    "noise": {"coil": "coil"},
+    "recon": {"slice": "slice"},
+}
+"""Dimensions of each type that have the length of a dimension of k-space."""
+
+
+def _check_against_kspace(kind: str, sizes: Mapping[str, int], kspace: Mapping[str, int], where: str) -> None:
+    for name, of_kspace in _SHARED_WITH_KSPACE.get(kind, {}).items():
+        if name in sizes and of_kspace in kspace and sizes[name] != kspace[of_kspace]:
+            raise ShapeError(
+                expected_got(
+                    f"{kind} length along {name}",
+                    expected=f"{kspace[of_kspace]}, the length of {of_kspace} in kspace",
+                    got=sizes[name],
+                    where=where,
                 )
-    if kind.name == "seg":
-        _check_grid(shape, affine, siblings, where)
+            )
 
 
-def _check_grid(shape: tuple[int, ...], affine: Any, siblings: Mapping[str, "Element"], where: str) -> None:
-    images = [element for element in siblings.values() if element.type in ("image", "recon")]
+def _check_grid_of_kspace(
+    sizes: Mapping[str, int], kspace: "Element", recon_matrix: Sequence[int] | None, where: str
+) -> None:
+    of_kspace = dict(zip(kspace.dims, kspace.shape, strict=True))
+    grids = {(of_kspace["ky"], of_kspace["kx"])}
+    if recon_matrix is not None:
+        grids.add((recon_matrix[1], recon_matrix[0]))
+    slices = of_kspace.get("slice", of_kspace.get("kz"))
+    found = tuple(sizes.values())
+    if found[0] != slices or found[1:] not in grids:
+        wanted = " or ".join(f"({slices}, {y}, {x})" for y, x in sorted(grids))
+        raise ShapeError(
+            expected_got(
+                "label grid",
+                expected=f"{wanted}, as the images of this k-space have",
+                got=found,
+                where=where,
+                fix="Resample the labels to the image's grid.",
+            )
+        )
+
+
+def _check_grid(shape: tuple[int, ...], affine: Any, images: Sequence["Element"], where: str) -> None:
     fitting = [element for element in images if element.shape == shape]
-    if images and not fitting:
+    if not fitting:
         grids = ", ".join(f"{element.path} {element.shape}" for element in images)
         raise ShapeError(
             expected_got(

@@ -5,18 +5,35 @@ import traceback
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from mri_io.errors import ElementExistsError, ElementNotFoundError, StoreError, expected_got
 from mri_io.schema.attributes import Header, Source, now_utc
 from mri_io.schema.elements import SCHEMA_VERSION
 from mri_io.schema.validation import validate
 from mri_io.store import evaluations, splits
-from mri_io.store.commit import NODE, publish, staging, storage_errors, write_group, write_json_atomic
+from mri_io.store.checks import check_attributes
+from mri_io.store.commit import NODE, is_committed, publish
+from mri_io.store.durable import storage_errors, write_json_atomic
+from mri_io.store.element import Element
 from mri_io.store.failures import Failures
+from mri_io.store.metadata import SEAL
+from mri_io.store.roots import write_root
+from mri_io.store.staging import staging
 from mri_io.store.volume import Volume, check_version, open_volume
 
 __all__ = ["Cohort", "create_cohort", "open_cohort"]
+
+_RESERVED = (
+    "schema_version",
+    "volume_id",
+    "subject_id",
+    "source",
+    "converter",
+    "created_utc",
+    "header",
+    SEAL,
+)
 
 
 def create_cohort(
@@ -109,10 +126,15 @@ class Cohort:
     def volume_ids(self) -> list[str]:
         """Return the ids of the committed volumes, sorted."""
         return sorted(
-            folder.name.removesuffix(".zarr")
-            for folder in self.volumes_path.glob("*.zarr")
-            if (folder / "zarr.json").is_file()
+            folder.name.removesuffix(".zarr") for folder in self.volumes_path.glob("*.zarr") if is_committed(folder)
         )
+
+    def state(self, volume_id: str) -> Literal["committed", "absent", "orphan"]:
+        """Return the state of a volume (rule R7): an orphan is a folder that was never committed."""
+        folder = self._volume_path(volume_id)
+        if is_committed(folder):
+            return "committed"
+        return "orphan" if folder.exists() else "absent"
 
     def volumes(self, split: str | None = None, part: str | None = None) -> list[Volume]:
         """Return the committed volumes, those of one part of a split when `part` is given."""
@@ -134,7 +156,7 @@ class Cohort:
 
     def __contains__(self, volume_id: object) -> bool:
         """Whether a volume is committed."""
-        return isinstance(volume_id, str) and (self._volume_path(volume_id) / "zarr.json").is_file()
+        return isinstance(volume_id, str) and is_committed(self._volume_path(volume_id))
 
     def __len__(self) -> int:
         """Return the number of committed volumes."""
@@ -150,21 +172,37 @@ class Cohort:
         header: Header | None = None,
         converter: Mapping[str, Any] | None = None,
         attributes: Mapping[str, Any] | None = None,
+        replace: bool = False,
     ) -> Iterator[Volume]:
         """Yield a volume to write elements into; it is published whole when the with-block ends.
 
-        After an error or a kill nothing of it is visible.
+        After an error or a kill nothing of it is visible, and a volume that was to be replaced is still there.
+
+        Parameters
+        ----------
+        volume_id, subject_id
+            ``sub-X[_ses-Y]_acq-Z_run-N`` (see `make_volume_id`) and the subject's pseudonym ``sub-X``.
+        source
+            The file that it is made from.
+        header
+            Acquisition parameters, SI units.
+        converter
+            ``{"package", "version"}`` and what else tells one conversion from another.
+        attributes
+            Further attributes, JSON values.
+        replace
+            Replace a committed volume, with all its elements: readers find the old one until they find the new one.
 
         Raises
         ------
         ElementExistsError
-            When the volume is committed already.
+            When the volume is committed already and `replace` is false.
         SchemaError
             When an id or attribute does not follow the specification.
         """
         target = self._volume_path(volume_id)
         content = {
-            **(attributes or {}),
+            **check_attributes(attributes, _RESERVED, str(target)),
             "schema_version": SCHEMA_VERSION,
             "volume_id": volume_id,
             "subject_id": subject_id,
@@ -174,21 +212,26 @@ class Cohort:
             "header": (header or Header()).model_dump(mode="json"),
         }
         validate("volume", content, target)
-        if volume_id in self:
-            raise ElementExistsError(f"{target}: the volume is committed already. Remove it to make it anew.")
+        if volume_id in self and not replace:
+            raise ElementExistsError(f"{target}: the volume is committed already. Remove it, or ask for replacement.")
         with staging(self.volumes_path) as folder:
             node = folder / NODE
             with storage_errors(target):
                 node.mkdir()
-            yield Volume(node, content, staged=folder)
-            write_group(node, {"mri": content})
-            publish(folder, target)
+            volume = Volume(node, content, staged=folder)
+            yield volume
+            with storage_errors(target):
+                write_root(node, content, folder)
+            publish(folder, target, replace=replace)
+            volume.path, volume._staged = target, None
 
     def remove_volume(self, volume_id: str) -> None:
         """Remove a committed volume: it vanishes at once, its files thereafter."""
-        volume = self[volume_id]
-        with staging(self.volumes_path) as folder, storage_errors(volume.path):
-            volume.path.rename(folder / "removed")
+        path = self._volume_path(volume_id)
+        if volume_id not in self:
+            self[volume_id]  # raises, with the list of volumes
+        with staging(self.volumes_path) as folder, storage_errors(path):
+            path.rename(folder / "removed")
 
     def split(self, name: str = "default") -> splits.Split:
         """Read a split."""
@@ -198,22 +241,35 @@ class Cohort:
         """Write a split."""
         return splits.write_split(self, split)
 
-    def record_failure(self, item: str, error: BaseException | str, stage: str, *, trace: str = "") -> None:
-        """Add a row to ``failures.jsonl``: what failed, at which stage, why."""
+    def record_failure(
+        self, item: str | Path | Source | Volume, error: BaseException | str, stage: str, *, trace: str = ""
+    ) -> None:
+        """Add a row to ``failures.jsonl``: what failed, at which stage, why; the row reaches the disk (rule R5).
+
+        Parameters
+        ----------
+        item
+            A volume or its id, or the source that did not become one.
+        error
+            The error or its text.
+        stage
+            What was being done.
+        trace
+            A traceback, where `error` is text.
+        """
         text = error if isinstance(error, str) else f"{type(error).__name__}: {error}"
         if isinstance(error, BaseException):
             trace = "".join(traceback.format_exception(error))
-        Failures(self.path).append(
-            {"item": item, "stage": stage, "error": text, "traceback": trace, "created_utc": now_utc()}
-        )
+        row = {"item": _name(item), "stage": stage, "error": text, "traceback": trace, "created_utc": now_utc()}
+        Failures(self.path).append(row)
 
     def failures(self) -> list[dict[str, Any]]:
         """Return the recorded failures that have not been cleared."""
         return Failures(self.path).rows()
 
-    def clear_failure(self, item: str, stage: str) -> None:
-        """Remove the rows of an item at a stage, after it succeeded."""
-        Failures(self.path).clear(item, stage)
+    def clear_failure(self, item: str | Path | Source | Volume, stage: str | None = None) -> None:
+        """Remove the rows of an item, at one stage or at all, after it succeeded."""
+        Failures(self.path).clear(_name(item), stage)
 
     def write_evaluation(
         self,
@@ -221,13 +277,21 @@ class Cohort:
         *,
         task: str,
         rows: Sequence[Mapping[str, Any]],
-        metrics: Mapping[str, Mapping[str, str]],
+        metrics: Mapping[str, Mapping[str, str]] | None = None,
         config: Mapping[str, Any] | None = None,
-        inputs: Sequence[Mapping[str, str]] = (),
+        inputs: Sequence[Mapping[str, str] | Element] = (),
+        overwrite: bool = True,
     ) -> Path:
         """Write ``evaluations/<name>.json`` and ``.csv``; see `mri_io.store.evaluations`."""
         return evaluations.write_evaluation(
-            self.path, name, task=task, rows=rows, metrics=metrics, config=config, inputs=inputs
+            self.path,
+            name,
+            task=task,
+            rows=rows,
+            metrics=metrics,
+            config=config,
+            inputs=inputs,
+            overwrite=overwrite,
         )
 
     def evaluations(self) -> dict[str, dict[str, Any]]:
@@ -237,3 +301,9 @@ class Cohort:
     def __repr__(self) -> str:
         """Return name and size."""
         return f"<Cohort {self.name}: {len(self)} volumes at {self.path}>"
+
+
+def _name(item: str | Path | Source | Volume) -> str:
+    if isinstance(item, Source):
+        return item.uri
+    return item.id if isinstance(item, Volume) else str(item)

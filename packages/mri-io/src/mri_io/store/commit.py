@@ -1,95 +1,46 @@
-"""Staging and publication: a directory becomes visible whole, by one atomic rename, or not at all.
+"""Publication: a finished directory becomes visible whole, by one atomic rename, or not at all.
 
-Everything is written into a staging directory beside the volumes, its ``zarr.json`` last, then every file and
-directory is flushed to disk, then one rename moves it to its place. A killed process leaves a staging directory,
-which readers never see and ``gc`` removes. Two writers of one element never mix: the second rename fails.
+Everything is written into a staging directory beside the volumes, its ``zarr.json`` last; then every file and
+directory is flushed to disk; then one rename moves it to its place.
+
+- A process killed at any moment leaves a staging directory, which readers never see and ``gc`` removes.
+- Two writers of one element never mix: a rename onto a committed directory fails, and the loser is told.
+- A replacement swaps the new directory and the old in a single step (Linux ``renameat2`` with ``RENAME_EXCHANGE``):
+  readers find the old element until they find the new one. Where the system cannot swap, the old one is moved aside
+  first; a crash in that instant leaves a note, and ``gc`` completes the replacement.
 """
 
+import ctypes
 import errno
-import json
 import os
-import shutil
-import socket
-import uuid
-from collections.abc import Iterator
-from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import Any
 
-from mri_io.errors import ElementExistsError, StoreError
+from mri_io.errors import ElementExistsError
+from mri_io.store.durable import flush_folder, flush_tree, storage_errors, write_json_atomic, write_text_atomic
+from mri_io.store.metadata import write_group
 
 __all__ = [
     "NODE",
     "REPLACED",
-    "STAGING",
     "TARGET",
-    "owner_is_alive",
+    "finish_replacement",
+    "is_committed",
     "publish",
-    "staging",
+    "publish_group",
     "storage_errors",
-    "write_group",
     "write_json_atomic",
     "write_text_atomic",
 ]
 
-STAGING = ".staging"
 NODE, REPLACED, TARGET = "node", "replaced", "target.txt"
+"""Names in a staging directory: what is published, what it replaces, and the note of where it goes."""
+_EXCHANGE = 2  # RENAME_EXCHANGE of renameat2(2)
+_HERE = -100  # AT_FDCWD
 
 
-@contextmanager
-def storage_errors(where: Path) -> Iterator[None]:
-    """Turn an OSError of the file system into a StoreError that names the place and a remedy."""
-    try:
-        yield
-    except StoreError:
-        raise
-    except OSError as error:
-        remedy = {
-            errno.ENOSPC: "The file system is full: free space, then run the command again; it continues there.",
-            errno.EDQUOT: "The disk quota is used up: free space, then run the command again.",
-            errno.EACCES: "Check the permissions of the folder.",
-            errno.EROFS: "The file system is mounted read-only.",
-        }.get(error.errno or 0, "Nothing half-written is visible; run the command again once it is mended.")
-        reason = os.strerror(error.errno) if error.errno else str(error)
-        raise StoreError(f"{where}: cannot write: {reason}. {remedy}") from error
-
-
-@contextmanager
-def staging(parent: Path) -> Iterator[Path]:
-    """Yield an empty directory beside the volumes in `parent`; it is removed at the end whatever happens.
-
-    Its name says which process owns it, so that garbage collection leaves living writers alone.
-    """
-    folder = parent / STAGING / f"{uuid.uuid4().hex}.{os.getpid()}.{socket.gethostname()}"
-    with storage_errors(folder):
-        folder.mkdir(parents=True)
-    try:
-        yield folder
-    finally:
-        shutil.rmtree(folder, ignore_errors=True)
-        with suppress(OSError):
-            folder.parent.rmdir()
-
-
-def owner_is_alive(folder: Path) -> bool | None:
-    """Whether the process that made a staging directory runs; None when it ran on another host."""
-    parts = folder.name.split(".", 2)
-    if len(parts) != 3 or not parts[1].isdigit():
-        return False
-    if parts[2] != socket.gethostname():
-        return None
-    try:
-        os.kill(int(parts[1]), 0)
-    except ProcessLookupError:
-        return False
-    except PermissionError:
-        return True
-    return True
-
-
-def write_group(folder: Path, attributes: dict[str, Any]) -> None:
-    """Write the ``zarr.json`` of a group, which commits it; all else of the node must be there."""
-    write_json_atomic(folder / "zarr.json", {"zarr_format": 3, "node_type": "group", "attributes": attributes})
+def is_committed(folder: Path) -> bool:
+    """Whether a directory is a committed volume or element: its ``zarr.json`` exists."""
+    return (folder / "zarr.json").is_file()
 
 
 def publish(staged: Path, target: Path, *, replace: bool = False) -> None:
@@ -102,70 +53,97 @@ def publish(staged: Path, target: Path, *, replace: bool = False) -> None:
     target
         Where readers will find it. An orphan there (a directory without ``zarr.json``) is discarded.
     replace
-        Whether a committed target may be replaced: it is moved aside first, so that for an instant there is
-        none. Should the process die in this instant, garbage collection completes the move.
+        Whether a committed target may be replaced.
 
     Raises
     ------
     ElementExistsError
         When the target is committed and `replace` is false, also when another process was quicker.
+    StoreError
+        When the file system refuses.
     """
     node = staged / NODE
     with storage_errors(target):
-        _flush_tree(node)
+        flush_tree(node)
         target.parent.mkdir(parents=True, exist_ok=True)
-        if target.exists() and (replace or not (target / "zarr.json").exists()):
-            (staged / TARGET).write_text(os.path.relpath(target, staged.parent), encoding="utf-8")
-            target.rename(staged / REPLACED)
-        try:
-            node.rename(target)
-        except OSError as error:
-            if error.errno in (errno.ENOTEMPTY, errno.EEXIST):
-                raise ElementExistsError(
-                    f"{target}: is committed already, and committed data are immutable. "
-                    "Choose another name or ask for replacement."
-                ) from None
-            raise
-        _flush_folder(target.parent)
+        if target.exists() and not is_committed(target):
+            _discard_orphan(staged, target)
+        if not (replace and target.exists() and _exchange(node, target)):
+            if replace and target.exists():
+                write_text_atomic(staged / TARGET, os.path.relpath(target, staged.parent))
+                target.rename(staged / REPLACED)
+            _rename_new(node, target)
+        flush_folder(target.parent)
 
 
-def write_json_atomic(path: Path, content: Any) -> None:
-    """Write a JSON file so that readers see the old content or the new, never a part."""
-    write_text_atomic(path, json.dumps(content, indent=1, allow_nan=False) + "\n")
-
-
-def write_text_atomic(path: Path, text: str) -> None:
-    """Write a text file so that readers see the old content or the new, never a part."""
-    temporary = path.with_name(f".{path.name}.{uuid.uuid4().hex}")
-    with storage_errors(path):
-        try:
-            path.parent.mkdir(parents=True, exist_ok=True)
-            with temporary.open("w", encoding="utf-8") as file:
-                file.write(text)
-                file.flush()
-                os.fsync(file.fileno())
-            temporary.replace(path)
-        finally:
-            temporary.unlink(missing_ok=True)
-        _flush_folder(path.parent)
-
-
-def _flush_tree(folder: Path) -> None:
-    for root, _, names in os.walk(folder, topdown=False):
-        for name in names:
-            descriptor = os.open(Path(root, name), os.O_RDONLY)
-            try:
-                os.fsync(descriptor)
-            finally:
-                os.close(descriptor)
-        _flush_folder(Path(root))
-
-
-def _flush_folder(folder: Path) -> None:
-    if os.name == "nt":  # directories cannot be flushed there
+def publish_group(staged: Path, target: Path) -> None:
+    """Make a plain group such as ``recon`` unless it is there, by rename like everything else."""
+    if is_committed(target):
         return
-    descriptor = os.open(folder, os.O_RDONLY)
+    group = staged / f"group-{target.name}"
+    with storage_errors(target):
+        write_group(group)
+        flush_tree(group)
+        try:
+            group.rename(target)
+        except OSError as error:
+            if error.errno not in (errno.ENOTEMPTY, errno.EEXIST):
+                raise
+            if not is_committed(target):  # a group that lost its metadata
+                (group / "zarr.json").rename(target / "zarr.json")
+        flush_folder(target.parent)
+
+
+def finish_replacement(staged: Path) -> Path | None:
+    """Complete a replacement whose writer died between moving the old aside and the new into place.
+
+    Returns the target if there was something to complete.
+    """
+    note = staged / TARGET
+    if not note.is_file() or not is_committed(staged / REPLACED):
+        return None
+    target = staged.parent / note.read_text(encoding="utf-8")
+    if target.exists():
+        return None
+    source = staged / NODE if is_committed(staged / NODE) else staged / REPLACED
+    with storage_errors(target):
+        source.rename(target)
+        flush_folder(target.parent)
+    return target
+
+
+def _rename_new(node: Path, target: Path) -> None:
     try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
+        node.rename(target)
+    except OSError as error:
+        if error.errno not in (errno.ENOTEMPTY, errno.EEXIST, errno.ENOTDIR):
+            raise
+        raise ElementExistsError(
+            f"{target}: is committed already, and committed data are immutable. "
+            "Choose another name or ask for replacement."
+        ) from None
+
+
+def _discard_orphan(staged: Path, target: Path) -> None:
+    """Move an orphan into the staging directory; put it back if it was committed in this very moment."""
+    aside = staged / "orphan"
+    try:
+        target.rename(aside)
+    except FileNotFoundError:
+        return
+    if is_committed(aside):
+        _rename_new(aside, target)
+
+
+def _exchange(first: Path, second: Path) -> bool:
+    """Swap two directories in one atomic step; say whether the system can."""
+    try:
+        rename = ctypes.CDLL(None, use_errno=True).renameat2
+    except (OSError, AttributeError, TypeError):
+        return False
+    if rename(_HERE, os.fsencode(first), _HERE, os.fsencode(second), _EXCHANGE) == 0:
+        return True
+    code = ctypes.get_errno()
+    if code in (errno.ENOSYS, errno.EINVAL, errno.ENOTSUP, errno.ENOENT):
+        return False
+    raise OSError(code, os.strerror(code), str(second))

@@ -1,6 +1,5 @@
 """One committed element of a volume: metadata at once, data on request."""
 
-import json
 from collections.abc import Mapping
 from functools import cached_property
 from pathlib import Path
@@ -8,32 +7,17 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from mri_io.errors import CorruptElementError, ElementNotFoundError, ShapeError, VersionError, expected_got
-from mri_io.schema.elements import ELEMENT_TYPES
+from mri_io.errors import ElementNotFoundError, ShapeError, StoreError, expected_got
+from mri_io.schema.elements import DATA
+from mri_io.schema.readers import read_current
 from mri_io.store.arrays import StoredArray
+from mri_io.store.damage import DamageError
+from mri_io.store.metadata import Node, file_identity, read_node
 
 if TYPE_CHECKING:
     import xarray
 
-__all__ = ["DATA", "Element", "mask_array", "read_attributes"]
-
-DATA = "data"
-"""Name of the array of an element that has one array."""
-
-
-def read_attributes(folder: Path) -> dict[str, Any] | None:
-    """Return the ``mri`` attributes of a group, None when it is not committed or not ours."""
-    path = folder / "zarr.json"
-    try:
-        content = json.loads(path.read_bytes())
-        if content.get("node_type") != "group":
-            return None
-        attributes = content.get("attributes", {}).get("mri")
-    except FileNotFoundError:
-        return None
-    except (ValueError, AttributeError) as error:
-        raise CorruptElementError(f"{path}: the metadata cannot be read: {error}.") from None
-    return attributes if isinstance(attributes, dict) else None
+__all__ = ["Element", "mask_array"]
 
 
 class Element:
@@ -49,29 +33,31 @@ class Element:
         Its path in the volume, e.g. ``"recon/cg-sense-r4"``.
     volume_id
         The volume it belongs to.
-    attributes
-        Its ``mri`` attributes, when they have been read.
+    node
+        Its metadata, when they have been read.
+
+    Raises
+    ------
+    ElementNotFoundError
+        When there is no committed element.
+    VersionError
+        When it is of a newer version, or of a type that this release does not know.
+    CorruptElementError
+        When its metadata are damaged.
     """
 
-    def __init__(self, folder: Path, path: str, volume_id: str, attributes: Mapping[str, Any] | None = None) -> None:
-        self.folder = folder
-        self.path = path
-        self.volume_id = volume_id
-        found = attributes if attributes is not None else read_attributes(folder)
-        if found is None:
+    def __init__(self, folder: Path, path: str, volume_id: str, node: Node | None = None) -> None:
+        self.folder, self.path, self.volume_id = folder, path, volume_id
+        found = node if node is not None else read_node(folder)
+        if found is None or found.mri is None:
             raise ElementNotFoundError(f"{folder}: there is no committed element {path!r}.")
-        self.attributes: dict[str, Any] = dict(found)
-        kind = ELEMENT_TYPES.get(self.type)
-        if kind is not None and int(self.attributes.get("type_version", 1)) > kind.version:
-            raise VersionError(
-                f"{folder}: type {self.type!r} version {self.attributes['type_version']} is newer than version "
-                f"{kind.version}, which this release of mri-io reads. Upgrade mri-io."
-            )
+        self.attributes: dict[str, Any] = read_current(found.mri, folder)
+        self._node = found
 
     @property
     def type(self) -> str:
         """The element type, e.g. ``"recon"``."""
-        return str(self.attributes.get("type", self.path.partition("/")[0]))
+        return str(self.attributes["type"])
 
     @property
     def name(self) -> str:
@@ -101,12 +87,14 @@ class Element:
 
     @cached_property
     def arrays(self) -> dict[str, StoredArray]:
-        """The element's arrays by name."""
-        folders = sorted(child for child in self.folder.iterdir() if (child / "zarr.json").is_file())
-        return {folder.name: StoredArray(folder) for folder in folders}
+        """The element's arrays by name; each has `shape`, `dtype`, `dims` and indexing."""
+        return {
+            name: StoredArray(self.folder / name, metadata, self._check_present)
+            for name, metadata in self._node.arrays.items()
+        }
 
     def array(self, name: str) -> np.ndarray:
-        """Return one named array of an element that has several, e.g. ``"boxes"``."""
+        """Read one named array of an element that has several, e.g. ``"boxes"``."""
         if name not in self.arrays:
             raise ElementNotFoundError(
                 expected_got("array", expected=tuple(self.arrays), got=repr(name), where=self.folder)
@@ -115,7 +103,13 @@ class Element:
 
     @cached_property
     def _data(self) -> StoredArray:
-        return StoredArray(self.folder / DATA)
+        data = self.arrays.get(DATA)
+        if data is None and self.arrays:
+            names = ", ".join(self.arrays)
+            raise ShapeError(f"{self.folder}: the element has several arrays: name one of {names} in .array(name).")
+        if data is None:
+            raise DamageError(f"{self.folder / DATA}/zarr.json: expected an array, found no file.", "missing")
+        return data
 
     @property
     def shape(self) -> tuple[int, ...]:
@@ -135,7 +129,7 @@ class Element:
     @property
     def nbytes(self) -> int:
         """Bytes of the data in memory."""
-        return int(np.prod(self.shape, dtype=np.int64)) * self.dtype.itemsize
+        return sum(array.nbytes for array in self.arrays.values())
 
     @property
     def stored_bytes(self) -> int:
@@ -143,7 +137,15 @@ class Element:
         return sum(file.stat().st_size for file in self.folder.rglob("*") if file.is_file())
 
     def __getitem__(self, index: Any) -> np.ndarray:
-        """Read by numpy's basic indexing into a writable array; checksums are verified."""
+        """Read by numpy's basic indexing into a writable array; checksums are verified.
+
+        Raises
+        ------
+        CorruptElementError
+            When stored bytes do not match their checksum; the message names file and chunk.
+        StoreError
+            When the element has been replaced or removed since it was opened.
+        """
         return self._data[index]
 
     def __len__(self) -> int:
@@ -152,7 +154,7 @@ class Element:
 
     def numpy(self) -> np.ndarray:
         """Read all data."""
-        return self._data[...] if not self._data.is_mapped else self._data[:]
+        return self._data[...]
 
     def xarray(self) -> "xarray.DataArray":
         """Return a lazy view with named dimensions, attributes and one dask chunk per stored chunk."""
@@ -160,10 +162,25 @@ class Element:
 
         return element_view(self)
 
+    def _check_present(self) -> None:
+        """Raise StoreError when another element, or none, has taken the place of the one that was opened."""
+        if file_identity(self.folder / "zarr.json") != self._node.identity:
+            raise StoreError(
+                f"{self.folder}: the element was replaced or removed after it was opened (commit {self.commit}). "
+                "Open it again."
+            )
+
+    def __getstate__(self) -> Mapping[str, Any]:
+        """Leave open files behind: every process opens its own."""
+        return {key: value for key, value in self.__dict__.items() if key not in ("arrays", "_data")}
+
     def __repr__(self) -> str:
-        """Return type, path, dimensions and dtype."""
-        sizes = ", ".join(f"{name}: {size}" for name, size in zip(self.dims, self.shape, strict=True))
-        return f"<Element {self.volume_id}/{self.path} ({sizes}) {self.dtype}>"
+        """Return path, dimensions and dtype."""
+        arrays = []
+        for name, array in self.arrays.items():
+            sizes = ", ".join(f"{dim}: {size}" for dim, size in zip(array.dims, array.shape, strict=True))
+            arrays.append(f"{'' if name == DATA else name + ' '}({sizes}) {array.dtype}")
+        return f"<Element {self.volume_id}/{self.path} {', '.join(arrays)}>"
 
 
 def mask_array(element: Element) -> np.ndarray:
@@ -179,8 +196,8 @@ def mask_array(element: Element) -> np.ndarray:
     numpy.ndarray
         uint8, shape (1, kx), (ky, 1), (ky, kx) or (slice, ky, kx).
     """
-    mask = element.numpy()
-    shapes = {("kx",): (1, -1), ("ky",): (-1, 1)}
     if element.type != "mask":
         raise ShapeError(expected_got("element type", expected="mask", got=element.type, where=element.folder))
+    mask = element.numpy()
+    shapes = {("kx",): (1, -1), ("ky",): (-1, 1)}
     return mask.reshape(shapes[element.dims]) if element.dims in shapes else mask

@@ -7,14 +7,30 @@ import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from statistics import mean, stdev
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from mri_io.errors import SchemaError, StoreError, expected_got
+import numpy as np
+
+from mri_io.errors import ElementExistsError, SchemaError, StoreError, expected_got
 from mri_io.schema.attributes import now_utc
 from mri_io.schema.validation import validate
-from mri_io.store.commit import write_json_atomic, write_text_atomic
+from mri_io.store.durable import write_json_atomic, write_text_atomic
 
-__all__ = ["read_evaluations", "summarise", "write_evaluation"]
+if TYPE_CHECKING:
+    from mri_io.store.element import Element
+
+__all__ = ["METRICS", "read_evaluations", "summarise", "write_evaluation"]
+
+METRICS: dict[str, dict[str, str]] = {
+    "psnr": {"unit": "dB", "better": "higher", "description": "peak signal-to-noise ratio, peak of the volume"},
+    "ssim": {"unit": "", "better": "higher", "description": "structural similarity, range of the volume"},
+    "nmse": {"unit": "", "better": "lower", "description": "squared error over squared reference"},
+    "dice": {"unit": "", "better": "higher", "description": "overlap 2 |A and B| / (|A| + |B|)"},
+    "hd95": {"unit": "mm", "better": "lower", "description": "95th percentile of surface distances"},
+    "asd": {"unit": "mm", "better": "lower", "description": "average symmetric surface distance"},
+}
+"""Metrics that need no description."""
+_KEYS = ("volume_id", "subject_id", "method", "label")
 
 
 def summarise(rows: Sequence[Mapping[str, Any]], metrics: Sequence[str]) -> dict[str, dict[str, Any]]:
@@ -52,9 +68,10 @@ def write_evaluation(
     *,
     task: str,
     rows: Sequence[Mapping[str, Any]],
-    metrics: Mapping[str, Mapping[str, str]],
+    metrics: Mapping[str, Mapping[str, str]] | None = None,
     config: Mapping[str, Any] | None = None,
-    inputs: Sequence[Mapping[str, str]] = (),
+    inputs: "Sequence[Mapping[str, str] | Element]" = (),
+    overwrite: bool = True,
 ) -> Path:
     """Write ``evaluations/<name>.json`` with a summary, and the rows as ``.csv``.
 
@@ -63,41 +80,52 @@ def write_evaluation(
     cohort
         The cohort's folder.
     name
-        Name of the evaluation; an earlier one of that name is replaced.
+        Name of the evaluation.
     task
         ``"recon"``, ``"seg"`` or ``"joint"``.
     rows
         One mapping per volume and method (and ``"label"``, where metrics are per label) with the keys
         ``volume_id``, ``subject_id``, ``method`` and one per metric; None where a metric is undefined.
     metrics
-        ``{metric: {"unit": ..., "better": "higher" | "lower", "description": ...}}``.
+        ``{metric: {"unit": ..., "better": "higher" | "lower", "description": ...}}``; None takes the
+        rows' metrics from `METRICS`.
     config
         What was asked for: reference, region, part, ...
     inputs
-        ``{"path", "commit"}`` of the elements compared.
+        The elements compared, or ``{"path", "commit"}`` of them.
+    overwrite
+        Whether an earlier evaluation of that name is replaced.
 
     Returns
     -------
     pathlib.Path
         The JSON file.
+
+    Raises
+    ------
+    SchemaError
+        When a row lacks a key, or `metrics` is None and a metric is not in `METRICS`.
+    ElementExistsError
+        When there is one of that name and `overwrite` is false.
     """
     if not name or any(c in name for c in "/\\") or name.startswith("."):
         raise SchemaError(expected_got("evaluation name", expected="a plain file name", got=repr(name)))
-    clean = [
-        {k: None if isinstance(v, float) and not math.isfinite(v) else v for k, v in row.items()} for row in rows
-    ]
+    clean = [{key: _plain(value) for key, value in row.items()} for row in rows]
+    described = _describe(clean, metrics, name)
     content = {
         "name": name,
         "task": task,
         "created_utc": now_utc(),
         "config": dict(config or {}),
-        "inputs": [dict(item) for item in inputs],
-        "metrics": {key: dict(value) for key, value in metrics.items()},
+        "inputs": [_reference(item) for item in inputs],
+        "metrics": described,
         "rows": clean,
-        "summary": summarise(clean, list(metrics)) if clean else {},
+        "summary": summarise(clean, list(described)) if clean else {},
     }
     path = cohort / "evaluations" / f"{name}.json"
     validate("evaluation", content, path)
+    if path.exists() and not overwrite:
+        raise ElementExistsError(f"{path}: there is an evaluation of this name. Choose another name.")
     columns = list(dict.fromkeys(key for row in clean for key in row))
     text = io.StringIO()
     table = csv.DictWriter(text, columns, lineterminator="\n")
@@ -106,6 +134,38 @@ def write_evaluation(
     write_text_atomic(path.with_suffix(".csv"), text.getvalue())
     write_json_atomic(path, content)
     return path
+
+
+def _plain(value: Any) -> Any:
+    """Return a JSON value; numbers of numpy become Python's, and what is not finite is undefined."""
+    if isinstance(value, np.generic):
+        value = value.item()
+    return None if isinstance(value, float) and not math.isfinite(value) else value
+
+
+def _describe(
+    rows: Sequence[Mapping[str, Any]], metrics: Mapping[str, Mapping[str, str]] | None, name: str
+) -> dict[str, dict[str, str]]:
+    """Return the metrics as described, or from `METRICS` for what the rows hold."""
+    if metrics is not None:
+        return {key: dict(value) for key, value in metrics.items()}
+    found: dict[str, dict[str, str]] = {}
+    for key in dict.fromkeys(key for row in rows for key in row if key not in _KEYS):
+        if key in METRICS:
+            found[key] = dict(METRICS[key])
+        elif any(isinstance(row.get(key), float) for row in rows):
+            known = ", ".join(METRICS)
+            raise SchemaError(
+                f"evaluation {name!r}: the metric {key!r} has no unit and direction. Give them in metrics=; "
+                f"known without: {known}."
+            )
+    return found
+
+
+def _reference(item: "Mapping[str, str] | Element") -> dict[str, str]:
+    if isinstance(item, Mapping):
+        return dict(item)
+    return {"volume": item.volume_id, "path": item.path, "commit": item.commit}
 
 
 def read_evaluations(cohort: Path) -> dict[str, dict[str, Any]]:

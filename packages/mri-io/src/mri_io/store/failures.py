@@ -7,7 +7,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from mri_io.store.commit import storage_errors, write_text_atomic
+from mri_io.store.durable import storage_errors, write_text_atomic
 
 __all__ = ["Failures"]
 
@@ -20,10 +20,14 @@ class Failures:
 
     def append(self, row: Mapping[str, Any]) -> None:
         """Append a row and flush it to disk."""
-        with self._locked(), storage_errors(self.path), self.path.open("a+", encoding="utf-8") as file:
+        with self._locked(), storage_errors(self.path), self.path.open("ab+") as file:
             # A killed writer may have left a torn line: start a new one.
-            torn = file.tell() > 0 and not self.path.read_bytes().endswith(b"\n")
-            file.write(("\n" if torn else "") + json.dumps(dict(row)) + "\n")
+            file.seek(0, os.SEEK_END)
+            torn = False
+            if file.tell() > 0:
+                file.seek(-1, os.SEEK_END)
+                torn = file.read(1) != b"\n"
+            file.write((("\n" if torn else "") + json.dumps(dict(row)) + "\n").encode())
             file.flush()
             os.fsync(file.fileno())
 
@@ -43,12 +47,16 @@ class Failures:
                 rows.append(row)
         return rows
 
-    def clear(self, item: str, stage: str) -> None:
-        """Remove the rows of an item at a stage."""
-        if not any(row.get("item") == item and row.get("stage") == stage for row in self.rows()):
+    def clear(self, item: str, stage: str | None = None) -> None:
+        """Remove the rows of an item, at one stage or at all."""
+
+        def matches(row: Mapping[str, Any]) -> bool:
+            return row.get("item") == item and stage in (None, row.get("stage"))
+
+        if not any(map(matches, self.rows())):
             return
         with self._locked():
-            kept = [row for row in self.rows() if (row.get("item"), row.get("stage")) != (item, stage)]
+            kept = [row for row in self.rows() if not matches(row)]
             write_text_atomic(self.path, "".join(json.dumps(row) + "\n" for row in kept))
 
     @contextmanager

@@ -1,23 +1,32 @@
 """Remove what killed writers left behind, and finish a replacement that a crash interrupted."""
 
+import re
 import shutil
 import time
+from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 
 from mri_io.store.cohort import Cohort
-from mri_io.store.commit import NODE, REPLACED, STAGING, TARGET, owner_is_alive, storage_errors
-from mri_io.store.verification import verify
+from mri_io.store.commit import finish_replacement, is_committed
+from mri_io.store.durable import storage_errors
+from mri_io.store.metadata import has_attributes
+from mri_io.store.roots import refresh_root
+from mri_io.store.staging import STAGING, is_abandoned, staging
 
 __all__ = ["collect_garbage"]
 
 DAY = 86400.0
+_TEMPORARY = re.compile(r"\..+\.[0-9a-f]{32}")
 
 
 def collect_garbage(cohort: Cohort, *, dry_run: bool = False, older_than_s: float = DAY) -> list[Path]:
-    """Remove staging directories of dead writers and nodes without ``zarr.json``.
+    """Remove staging directories of dead writers, nodes without ``zarr.json`` and temporary files.
 
-    A staging directory whose writer runs on this machine is left alone, and so is one made by another machine
-    within the last `older_than_s` seconds.
+    Replacements that a crash interrupted are completed, and outdated copies of metadata in volumes' roots renewed.
+
+    Never touches the staging directory of a living writer of this machine; one of another machine counts as abandoned
+    when nothing in it has changed for `older_than_s` seconds.
 
     Returns
     -------
@@ -25,27 +34,44 @@ def collect_garbage(cohort: Cohort, *, dry_run: bool = False, older_than_s: floa
         What was removed, or would be.
     """
     removed = []
-    for folder in verify(cohort, fast=True).orphans:
-        if folder.parent.name == STAGING:
-            alive = owner_is_alive(folder)
-            recent = time.time() - folder.stat().st_mtime < older_than_s
-            if alive or (alive is None and recent):
-                continue
+    for folder in sorted((cohort.volumes_path / STAGING).glob("*")):
+        if is_abandoned(folder, older_than_s):
             if not dry_run:
-                _finish_replacement(folder)
-        if not dry_run:
-            with storage_errors(folder):
-                shutil.rmtree(folder)
-        removed.append(folder)
+                finish_replacement(folder)
+            removed.append(folder)
+    removed += _orphans(cohort)
+    for folder in (cohort.path, *(cohort.path / name for name in ("splits", "stats", "evaluations"))):
+        removed += [path for path in sorted(folder.glob(".*")) if _is_stale(path, older_than_s)]
+    for path in removed if not dry_run else ():
+        with storage_errors(path), suppress(FileNotFoundError):
+            shutil.rmtree(path) if path.is_dir() else path.unlink()
+    if not dry_run:
+        with staging(cohort.volumes_path) as temporary:
+            for volume in sorted(cohort.volumes_path.glob("*.zarr")):
+                refresh_root(volume, temporary)
     return removed
 
 
-def _finish_replacement(folder: Path) -> None:
-    """Complete the move of a replacing element whose writer died between the two renames."""
-    record = folder / TARGET
-    if not record.is_file() or not (folder / REPLACED).is_dir():
-        return
-    target = folder.parent / record.read_text(encoding="utf-8")
-    source = folder / NODE if (folder / NODE / "zarr.json").is_file() else folder / REPLACED
-    if not target.exists():
-        source.rename(target)
+def _orphans(cohort: Cohort) -> Iterator[Path]:
+    """Yield volumes and elements that were never committed: directories without ``zarr.json``."""
+    for volume in sorted(cohort.volumes_path.glob("*.zarr")):
+        if not is_committed(volume):
+            yield volume
+        else:
+            yield from _orphan_elements(volume)
+
+
+def _orphan_elements(group: Path) -> Iterator[Path]:
+    for folder in sorted(child for child in group.iterdir() if child.is_dir()):
+        if is_committed(folder):
+            if not has_attributes(folder) and not (folder / "c").exists():
+                yield from _orphan_elements(folder)
+        elif not any(has_attributes(child) for child in folder.iterdir()):
+            # With elements below, it is a group that lost its own metadata: damage, which `verify` tells of.
+            yield folder
+
+
+def _is_stale(path: Path, older_than_s: float) -> bool:
+    if not (_TEMPORARY.fullmatch(path.name) and path.is_file()):
+        return False
+    return time.time() - path.stat().st_mtime > older_than_s

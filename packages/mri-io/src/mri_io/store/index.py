@@ -10,7 +10,7 @@ from pydantic import Field
 from mri_io.config import Config, validate_config
 from mri_io.errors import StoreError
 from mri_io.store.cohort import Cohort
-from mri_io.store.commit import write_text_atomic
+from mri_io.store.durable import write_text_atomic
 from mri_io.store.splits import Split, read_split
 
 __all__ = ["IndexElement", "IndexRow", "build_index", "query_index", "read_index"]

@@ -1,172 +1,211 @@
-"""Uncompressed shards: writing them slice by slice, reading them by memory mapping.
+"""Files of chunks: shards written chunk by chunk, and read by memory mapping.
 
-A shard of the zarr ``sharding_indexed`` codec is the inner chunks one after another, then an index of
-(offset, length) pairs as little-endian uint64, then the crc32c of the index. With the inner codecs ``bytes`` and
-``crc32c`` a chunk is the array's bytes followed by their crc32c. Both are read here without copies through zarr,
-and written without holding more than one slice.
+A shard of the zarr codec ``sharding_indexed`` is the inner chunks one after another, then an index of (offset, length)
+pairs as little-endian uint64, then the crc32c of the index. It is written without holding more than one chunk, and
+read without going through zarr: the index once, then each chunk from the mapping, its checksum verified at its first
+use in this process.
 """
 
-import struct
+import os
+import threading
 from collections import OrderedDict
 from pathlib import Path
-from types import TracebackType
 from typing import Any
 
-import google_crc32c
 import numpy as np
 
-from mri_io.errors import CorruptElementError
+from mri_io.schema.elements import Codec
+from mri_io.store.codecs import CRC, check_chunk, crc32c, decode_chunk, encode_chunk, encoded_size
+from mri_io.store.damage import DamageError, bad_checksum
 
-__all__ = ["MappedShard", "ShardWriter", "mapped_shard"]
+__all__ = ["ChunkFile", "ShardWriter", "open_chunk_file"]
 
-_CRC = struct.Struct("<I")
-_MISSING = 2**64 - 1
+_ABSENT = 2**64 - 1
+_REMEDY = "Restore it from a copy, or remove the element and make it again."
 
 
-def crc32c(data: bytes | np.ndarray) -> int:
-    """Return the crc32c (Castagnoli) of bytes or of a contiguous uint8 array, without a copy."""
-    return int(google_crc32c.value(data))
+def _write(file: Any, data: Any) -> None:
+    """Write to a file; tests of a full disk put a failing function in this place."""
+    file.write(data)
 
 
 class ShardWriter:
-    """Write one shard file, chunk after chunk.
+    """Write one shard, chunk after chunk.
 
     Parameters
     ----------
     path
         The shard's file; its folder is made.
+    codec
+        How chunks are encoded.
     chunks
-        How many chunks the full shard has. A shard at the end of an array may be closed with fewer: the rest
-        is marked as absent in the index, as zarr does for chunks outside the array.
+        How many chunks the full shard has; None writes a file that is a single chunk without an index. A shard at
+        the end of an array is closed with fewer: the rest is marked absent, as zarr does for chunks outside the array.
     """
 
-    def __init__(self, path: Path, chunks: int) -> None:
+    def __init__(self, path: Path, codec: Codec, chunks: int | None) -> None:
         path.parent.mkdir(parents=True, exist_ok=True)
         self._file = path.open("wb")
-        self._index = np.full((chunks, 2), _MISSING, dtype="<u8")
-        self._count = 0
+        self._codec: Codec = codec
+        self._index = None if chunks is None else np.full((chunks, 2), _ABSENT, dtype="<u8")
         self._offset = 0
 
-    def append(self, chunk: np.ndarray) -> None:
-        """Append one chunk; the array is written little-endian in C order."""
-        data = np.ascontiguousarray(chunk, dtype=chunk.dtype.newbyteorder("<")).reshape(-1).view(np.uint8)
-        self._file.write(data.data)
-        self._file.write(_CRC.pack(crc32c(data)))
-        self._index[self._count] = self._offset, len(data) + _CRC.size
-        self._offset += len(data) + _CRC.size
-        self._count += 1
+    def write(self, number: int, chunk: np.ndarray) -> None:
+        """Write the chunk that stands at `number` in the full shard, in C order."""
+        start = self._offset
+        for part in encode_chunk(self._codec, chunk):
+            _write(self._file, part)
+            self._offset += len(part)
+        if self._index is not None:
+            self._index[number] = start, self._offset - start
 
     def close(self) -> None:
         """Write the index and close the file."""
-        index = self._index.tobytes()
-        self._file.write(index)
-        self._file.write(_CRC.pack(crc32c(index)))
+        if self._index is not None:
+            index = self._index.tobytes()
+            _write(self._file, index + CRC.pack(crc32c(index)))
         self._file.close()
 
-    def __enter__(self) -> "ShardWriter":
-        """Return self."""
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        """Close the file; after an error it is left without an index, which no reader accepts."""
-        if kind is None:
-            self.close()
-        else:
-            self._file.close()
+    def abort(self) -> None:
+        """Close the file without an index: no reader accepts it."""
+        self._file.close()
 
 
-class MappedShard:
-    """One shard file in memory mapping; each chunk's checksum is verified at its first reading.
+class ChunkFile:
+    """A shard, or a single chunk, in memory mapping.
 
     Parameters
     ----------
     path
-        The shard's file.
+        The file.
+    codec
+        How its chunks are encoded.
     chunks
-        Number of chunks in a full shard.
+        Number of chunks in a full shard, None for a file that is one chunk.
     shape, dtype
         Of one chunk.
+    mapped
+        False reads with ordinary calls instead: an input error of a failing disk is then an OSError, where a memory
+        mapping would end the process.
+
+    Raises
+    ------
+    CorruptElementError
+        When the file is truncated or its index damaged.
     """
 
-    def __init__(self, path: Path, chunks: int, shape: tuple[int, ...], dtype: np.dtype[Any]) -> None:
-        self.path = path
-        self.shape = shape
-        self.dtype = dtype.newbyteorder("<")
-        self._bytes = int(np.prod(shape, dtype=np.int64)) * dtype.itemsize
-        tail = 16 * chunks + _CRC.size
+    def __init__(
+        self,
+        path: Path,
+        codec: Codec,
+        chunks: int | None,
+        shape: tuple[int, ...],
+        dtype: np.dtype[Any],
+        *,
+        mapped: bool = True,
+    ) -> None:
+        self.path, self.shape, self.dtype = path, shape, dtype
+        self._codec: Codec = codec
         size = path.stat().st_size
-        if size < tail:
-            raise CorruptElementError(
-                f"{path}: expected at least {tail} bytes of shard index, got a file of {size}. "
-                "The file is truncated: restore it, or remove the element and make it again."
-            )
-        self._map = np.asarray(np.memmap(path, mode="r", dtype=np.uint8))
-        index = self._map[-tail : -_CRC.size].tobytes()
-        if crc32c(index) != _CRC.unpack(self._map[-_CRC.size :].tobytes())[0]:
-            raise CorruptElementError(_checksum_message(path, "shard index"))
-        self._index = np.frombuffer(index, dtype="<u8").reshape(chunks, 2)
-        self._verified = np.zeros(chunks, dtype=bool)
+        tail = 0 if chunks is None else 16 * chunks + CRC.size
+        if size <= tail:
+            raise DamageError(f"{path}: expected more than {tail} bytes, got {size}: truncated. {_REMEDY}", "size")
+        # A plain array view: indexing np.memmap itself costs several microseconds a time.
+        self._map = np.asarray(np.memmap(path, mode="r", dtype=np.uint8)) if mapped else None
+        if chunks is None:
+            self._index = np.array([[0, size]], dtype="<u8")
+        else:
+            index = self._bytes(size - tail, tail)
+            if crc32c(index[: -CRC.size]) != CRC.unpack(index[-CRC.size :].tobytes())[0]:
+                raise bad_checksum(f"{path}: shard index")
+            self._index = np.frombuffer(index[: -CRC.size].tobytes(), dtype="<u8").reshape(chunks, 2)
+        self._end = size - tail
+        self._expected = encoded_size(codec, shape, dtype)
+        self.verified = bytearray(len(self._index))
 
-    def chunk(self, number: int, *, check: bool = True) -> np.ndarray:
-        """Return a read-only view of one chunk, by default verified.
+    def _bytes(self, offset: int, length: int) -> np.ndarray:
+        if self._map is not None:
+            return self._map[offset : offset + length]
+        with self.path.open("rb") as file:
+            file.seek(offset)
+            return np.frombuffer(file.read(length), np.uint8)
+
+    def encoded(self, number: int, *, check: bool = True) -> np.ndarray:
+        """Return the encoded bytes of a chunk, uint8; by default verified unless they have been before."""
+        offset, length = (int(value) for value in self._index[number])
+        if offset == _ABSENT:
+            raise DamageError(f"{self.path}: chunk {number}: expected data, got none. {_REMEDY}", "missing")
+        if offset + length > self._end or self._expected not in (None, length):
+            wanted = "" if self._expected is None else f" of {self._expected} bytes"
+            raise DamageError(
+                f"{self.path}: chunk {number}: expected a chunk{wanted} before byte {self._end}, "
+                f"got {length} bytes at {offset}. {_REMEDY}",
+                "size",
+            )
+        data = self._bytes(offset, length)
+        if check and not self.verified[number]:
+            check_chunk(self._codec, data, f"{self.path}: chunk {number}")
+            self.verified[number] = 1
+        return data
+
+    def chunk(self, number: int) -> np.ndarray:
+        """Return a chunk, verified; a read-only view of the file for uncompressed ones, else a new array.
 
         Raises
         ------
         CorruptElementError
-            When the bytes do not match their checksum or the index points outside the file.
+            When the bytes do not match their checksum, are absent, or lie outside the file.
         """
-        offset, length = (int(value) for value in self._index[number])
-        if length != self._bytes + _CRC.size or offset + length > self._map.size:
-            found = "no chunk" if offset == _MISSING else f"{length} bytes at {offset}"
-            raise CorruptElementError(
-                f"{self.path}: chunk {number}: expected {self._bytes + _CRC.size} bytes inside the file of "
-                f"{self._map.size}, got {found}. Remove the element and make it again."
-            )
-        data = self._map[offset : offset + self._bytes]
-        if check and not self._verified[number]:
-            stored = _CRC.unpack(self._map[offset + self._bytes : offset + length].tobytes())[0]
-            if crc32c(np.asarray(data)) != stored:
-                raise CorruptElementError(_checksum_message(self.path, f"chunk {number}"))
-            self._verified[number] = True
-        return data.view(self.dtype).reshape(self.shape)
+        data = self.encoded(number)
+        return decode_chunk(self._codec, data, self.shape, self.dtype, f"{self.path}: chunk {number}")
 
-    def check_size(self, chunks: int) -> None:
-        """Raise CorruptElementError when the file holds more than its chunks and index."""
-        expected = chunks * (self._bytes + _CRC.size) + self._index.size * 8 + _CRC.size
-        if self._map.size != expected:
-            raise CorruptElementError(
-                f"{self.path}: expected {expected} bytes for {chunks} chunks, got {self._map.size}. "
-                "The file has been damaged: restore it from a copy."
+    def check_layout(self, numbers: set[int]) -> None:
+        """Raise CorruptElementError unless exactly these chunks are present and fill the file without gaps."""
+        present = [n for n in range(len(self._index)) if int(self._index[n, 0]) != _ABSENT]
+        for number in numbers - set(present):
+            self.encoded(number, check=False)
+        spans = sorted((int(offset), int(length)) for offset, length in self._index[present])
+        position = 0
+        for offset, length in spans:
+            if offset != position:
+                break
+            position += length
+        if position != self._end or set(present) != numbers:
+            raise DamageError(
+                f"{self.path}: expected {len(numbers)} chunks that fill {self._end} bytes, "
+                f"got {len(present)} in {position}. {_REMEDY}",
+                "size",
             )
 
 
-def _checksum_message(path: Path, what: str) -> str:
-    return (
-        f"{path}: {what}: the bytes do not match their checksum (crc32c); the file has been damaged. "
-        "Restore it from a copy, or remove the element and make it again."
-    )
+_Key = tuple[str, int, int, int]
+_open: OrderedDict[_Key, ChunkFile] = OrderedDict()
+_verified: dict[_Key, bytearray] = {}
+_lock = threading.Lock()
+_MOST_OPEN = 256  # every mapping holds a file descriptor
 
 
-_CACHE: OrderedDict[tuple[str, int, int], MappedShard] = OrderedDict()
-_CACHE_SIZE = 128
+def open_chunk_file(
+    path: str, codec: Codec, chunks: int | None, shape: tuple[int, ...], dtype: np.dtype[Any]
+) -> tuple[_Key, ChunkFile]:
+    """Return the mapping of a file and its identity, from this process's cache while the file has not changed.
 
-
-def mapped_shard(path: Path, chunks: int, shape: tuple[int, ...], dtype: np.dtype[Any]) -> MappedShard:
-    """Return the mapping of a shard, from this process's cache when the file has not changed."""
+    What has been verified is remembered when a mapping leaves the cache.
+    """
     try:
-        stat = path.stat()
+        stat = os.stat(path)  # noqa: PTH116  (Path.stat costs three times as much, on every read)
     except FileNotFoundError:
-        raise CorruptElementError(
-            f"{path}: expected a shard, found no file. Remove the element and make it again."
-        ) from None
-    key = (str(path), stat.st_mtime_ns, stat.st_size)
-    shard = _CACHE.get(key)
-    if shard is None:
-        shard = _CACHE[key] = MappedShard(path, chunks, shape, dtype)
-        if len(_CACHE) > _CACHE_SIZE:
-            _CACHE.popitem(last=False)
-    else:
-        _CACHE.move_to_end(key)
-    return shard
+        raise DamageError(f"{path}: expected data, found no file. {_REMEDY}", "missing") from None
+    key = (path, stat.st_ino, stat.st_mtime_ns, stat.st_size)
+    with _lock:
+        found = _open.get(key)
+        if found is not None:
+            _open.move_to_end(key)
+            return key, found
+    found = ChunkFile(Path(path), codec, chunks, shape, dtype)
+    with _lock:
+        found.verified = _verified.setdefault(key, found.verified)
+        _open[key] = found
+        if len(_open) > _MOST_OPEN:
+            _open.popitem(last=False)
+    return key, found

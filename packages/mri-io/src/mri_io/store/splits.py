@@ -2,7 +2,8 @@
 
 import hashlib
 import json
-from collections.abc import Sequence
+import logging
+from collections.abc import Callable, Hashable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
@@ -12,13 +13,17 @@ from pydantic import model_validator
 from mri_io.config import Config, validate_config
 from mri_io.errors import ConfigError, ElementNotFoundError, expected_got
 from mri_io.schema.validation import validate
-from mri_io.store.commit import write_json_atomic
+from mri_io.store.durable import write_json_atomic
 from mri_io.types import Part
 
 if TYPE_CHECKING:
     from mri_io.store.cohort import Cohort
+    from mri_io.store.volume import Volume
 
 __all__ = ["Split", "make_split", "read_split", "write_split"]
+
+_log = logging.getLogger(__name__)
+_PARTS: tuple[Part, ...] = ("train", "val", "test")
 
 
 class Split(Config):
@@ -42,18 +47,17 @@ class Split(Config):
     @property
     def hash(self) -> str:
         """SHA-256 of the three parts, independent of the name and of the order of subjects."""
-        parts = {part: sorted(getattr(self, part)) for part in ("train", "val", "test")}
+        parts = {part: sorted(getattr(self, part)) for part in _PARTS}
         return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()
 
     def part_of(self, subject: str) -> Part | None:
         """Return the part that a subject is in."""
-        parts: tuple[Part, ...] = ("train", "val", "test")
-        return next((part for part in parts if subject in getattr(self, part)), None)
+        return next((part for part in _PARTS if subject in getattr(self, part)), None)
 
     def subjects(self, part: str) -> tuple[str, ...]:
         """Return the subjects of a part; ConfigError for an unknown part."""
-        if part not in ("train", "val", "test"):
-            raise ConfigError(expected_got("part", expected=("train", "val", "test"), got=repr(part)))
+        if part not in _PARTS:
+            raise ConfigError(expected_got("part", expected=_PARTS, got=repr(part)))
         found: tuple[str, ...] = getattr(self, part)
         return found
 
@@ -65,6 +69,7 @@ def make_split(
     *,
     counts: Sequence[int] | None = None,
     seed: int = 0,
+    stratify: Callable[["Volume"], Hashable] | None = None,
 ) -> Split:
     """Divide the subjects of a cohort at random, reproducibly.
 
@@ -75,50 +80,80 @@ def make_split(
     name
         Name of the split.
     fractions
-        Shares of train, validation and test, summing to one.
+        Shares of train, validation and test, summing to one; three integers are taken as `counts`.
     counts
         Numbers of subjects instead; their sum may be below the number of subjects, the rest stays unused.
     seed
-        Of the shuffle. The result depends on the set of subjects and the seed only.
+        Of the shuffle. The result depends on the set of subjects and the seed (and the strata) only.
+    stratify
+        A function of a volume, e.g. ``lambda v: v.header.vendor``; every part gets its share of the subjects of each
+        value, as far as whole subjects allow. A subject's value is that of its first volume.
+
+    Returns
+    -------
+    Split
+        Not written yet: `Cohort.write_split` does that.
 
     Raises
     ------
     ConfigError
         When the shares do not sum to one or there are too few subjects.
     """
-    subjects = sorted({volume.subject_id for volume in cohort.volumes()})
+    strata: dict[str, Hashable] = {}
+    for volume in cohort.volumes():
+        if volume.subject_id not in strata:
+            strata[volume.subject_id] = stratify(volume) if stratify is not None else None
+    if counts is None and all(isinstance(share, int) for share in fractions):
+        counts = [int(share) for share in fractions]
+    sizes = _sizes(len(strata), fractions, counts, cohort.path)
+    parts: dict[str, list[str]] = {part: [] for part in _PARTS}
+    targets = [*sizes, len(strata) - sum(sizes)]
+    given = [0, 0, 0, 0]
+    for done, subject in enumerate(_order(strata, seed), start=1):
+        # The part that is furthest behind its share gets the next subject, so that runs of one stratum spread.
+        lag = [
+            target * done / len(strata) - have if have < target else -np.inf
+            for target, have in zip(targets, given, strict=True)
+        ]
+        chosen = int(np.argmax(lag))
+        given[chosen] += 1
+        if chosen < len(_PARTS):
+            parts[_PARTS[chosen]].append(subject)
+    train, val, test = (tuple(sorted(parts[part])) for part in _PARTS)
+    return Split(name=name, seed=seed, train=train, val=val, test=test)
+
+
+def _sizes(
+    subjects: int, fractions: Sequence[float], counts: Sequence[int] | None, where: Path
+) -> tuple[int, int, int]:
+    """Return the numbers of subjects of the three parts; ConfigError when they cannot be."""
     if counts is None:
         if len(fractions) != 3 or min(fractions) < 0 or abs(sum(fractions) - 1) > 1e-6:
             raise ConfigError(expected_got("fractions", expected="three shares summing to 1", got=tuple(fractions)))
-        val, test = (round(share * len(subjects)) for share in fractions[1:])
-        sizes = (len(subjects) - val - test, val, test)
-    else:
-        sizes = tuple(int(n) for n in counts)  # type: ignore[assignment]
-    if len(sizes) != 3 or min(sizes) < 0 or sum(sizes) > len(subjects):
-        raise ConfigError(
-            expected_got(
-                "numbers of train, val and test subjects",
-                expected=f"at most {len(subjects)} in all",
-                got=tuple(sizes),
-                where=cohort.path,
-            )
-        )
-    order = [subjects[i] for i in np.random.default_rng(seed).permutation(len(subjects))]
-    first, second = sizes[0], sizes[0] + sizes[1]
-    return Split(
-        name=name,
-        seed=seed,
-        train=tuple(sorted(order[:first])),
-        val=tuple(sorted(order[first:second])),
-        test=tuple(sorted(order[second : second + sizes[2]])),
-    )
+        val, test = (round(share * subjects) for share in fractions[1:])
+        return subjects - val - test, val, test
+    if len(counts) != 3 or min(counts) < 0 or sum(counts) > subjects:
+        what, wanted = "numbers of train, val and test subjects", f"three, at most {subjects} in all"
+        raise ConfigError(expected_got(what, expected=wanted, got=tuple(counts), where=where))
+    train, val, test = (int(n) for n in counts)
+    return train, val, test
+
+
+def _order(strata: "dict[str, Hashable]", seed: int) -> list[str]:
+    """Return the subjects shuffled, those of a stratum one after the other."""
+    subjects = sorted(strata)
+    shuffled = [subjects[i] for i in np.random.default_rng(seed).permutation(len(subjects))]
+    first = {value: n for n, value in reversed(list(enumerate(strata[subject] for subject in shuffled)))}
+    return sorted(shuffled, key=lambda subject: first[strata[subject]])
 
 
 def write_split(cohort: "Cohort", split: Split) -> Path:
-    """Write ``splits/<name>.json``; return its path."""
+    """Write ``splits/<name>.json``; return its path. One that changes is logged: models were trained on the old."""
     path = cohort.path / "splits" / f"{split.name}.json"
-    content = split.model_dump(mode="json")
+    content = {**split.model_dump(mode="json"), "hash": split.hash}
     validate("split", content, path)
+    if path.exists() and read_split(cohort, split.name).hash != split.hash:
+        _log.warning("%s: an earlier split of this name, with other subjects, is replaced.", path)
     write_json_atomic(path, content)
     return path
 
@@ -135,4 +170,7 @@ def read_split(cohort: "Cohort", name: str) -> Split:
         ) from None
     except ValueError as error:
         raise ConfigError(f"{path}: not valid JSON: {error}.") from None
-    return validate_config(Split, content, where=str(path))
+    if not isinstance(content, dict):
+        raise ConfigError(expected_got("content", expected="a mapping", got=type(content).__name__, where=path))
+    known = {key: value for key, value in content.items() if key in Split.model_fields}
+    return validate_config(Split, {"name": name, **known}, where=str(path))

@@ -2,25 +2,32 @@
 
 import json
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 
-from mri_io.errors import CorruptElementError, MriError, SchemaError, VersionError
-from mri_io.schema.elements import ELEMENT_TYPES
+from mri_io.config import validate_config
+from mri_io.errors import NonFiniteError, SchemaError, StoreError, VersionError
+from mri_io.schema.elements import DATA, ELEMENT_TYPES, ArrayType, ElementType
+from mri_io.schema.readers import is_known
 from mri_io.schema.validation import validate
-from mri_io.store.checks import check_affine, check_labels_declared, check_siblings
+from mri_io.store.arrays import StoredArray, array_metadata
+from mri_io.store.checks import UndeclaredLabelError, check_affine, check_labels_declared, check_siblings
 from mri_io.store.cohort import Cohort
-from mri_io.store.commit import STAGING
-from mri_io.store.element import DATA, Element, read_attributes
-from mri_io.store.shards import MappedShard
+from mri_io.store.commit import is_committed
+from mri_io.store.damage import DamageError, Kind
+from mri_io.store.element import Element
+from mri_io.store.metadata import has_attributes, read_node
+from mri_io.store.roots import is_current
+from mri_io.store.shards import ChunkFile
+from mri_io.store.splits import Split
+from mri_io.store.staging import STAGING
 from mri_io.store.volume import Volume, check_version
 
 __all__ = ["Problem", "VerifyReport", "verify"]
-
-Kind = Literal["checksum", "missing", "metadata", "schema", "version", "orphan", "cache"]
 
 
 @dataclass(frozen=True)
@@ -37,18 +44,20 @@ class Problem:
 class VerifyReport:
     """What was looked at and what is wrong.
 
-    Orphans (left by killed writers, invisible to readers) are listed apart: they are no damage.
+    Orphans (left by killed writers, invisible to readers) and volumes whose root holds an outdated copy of metadata
+    (a killed writer again; only plain zarr readers use it) are listed apart: they are no damage, and ``gc`` mends them.
     """
 
     problems: list[Problem] = field(default_factory=list)
     orphans: list[Path] = field(default_factory=list)
+    stale: list[Path] = field(default_factory=list)
     volumes: int = 0
     elements: int = 0
     bytes: int = 0
 
     @property
     def ok(self) -> bool:
-        """Whether no committed data are damaged."""
+        """Whether nothing that is committed is damaged."""
         return not self.problems
 
 
@@ -75,180 +84,205 @@ def verify(
     """
     report = VerifyReport()
     path = target.path if isinstance(target, Cohort | Volume) else Path(target)
-    cohort_file = path / "cohort.json"
-    if not cohort_file.is_file() and (path / "zarr.json").is_file():
-        _verify_volume(path, report, fast=fast, progress=progress)
+    if isinstance(target, Volume) or (not (path / "cohort.json").is_file() and is_committed(path)):
+        _Volume(path, report, fast, progress).check()
         return report
-    _verify_json(cohort_file, "cohort", report)
+    _check_json(path / "cohort.json", "cohort", report)
     for file in sorted((path / "splits").glob("*.json")):
-        _verify_json(file, "split", report)
+        _check_json(file, "split", report)
     for file in sorted((path / "evaluations").glob("*.json")):
-        _verify_json(file, "evaluation", report)
+        _check_json(file, "evaluation", report)
     for folder in sorted((path / "volumes").glob("*.zarr")):
-        if (folder / "zarr.json").is_file():
-            _verify_volume(folder, report, fast=fast, progress=progress)
+        if is_committed(folder):
+            _Volume(folder, report, fast, progress).check()
         else:
             report.orphans.append(folder)
     report.orphans.extend(sorted((path / "volumes" / STAGING).glob("*")))
     return report
 
 
-def _verify_json(path: Path, schema: str, report: VerifyReport) -> None:
+@contextmanager
+def _findings(report: VerifyReport, volume: str, element: str, otherwise: Kind = "metadata") -> Iterator[None]:
+    """Turn whatever goes wrong into a problem of the report."""
     try:
-        content = json.loads(path.read_bytes())
+        yield
+    except Exception as error:  # what garbage does to a parser or decoder is a finding, not a crash
+        kind: Kind = otherwise
+        if isinstance(error, DamageError):
+            kind = error.kind
+        elif isinstance(error, VersionError):
+            kind = "version"
+        elif isinstance(error, UndeclaredLabelError):
+            kind = "label"
+        elif isinstance(error, OSError) and not isinstance(error, StoreError):
+            kind = "checksum"  # the disk gives no bytes at all
+        problem = Problem(volume, element, kind, str(error) or repr(error))
+        if problem not in report.problems:
+            report.problems.append(problem)
+
+
+def _check_json(path: Path, schema: str, report: VerifyReport) -> None:
+    with _findings(report, "", path.name):
+        try:
+            content = json.loads(path.read_bytes())
+        except (OSError, ValueError) as error:
+            raise DamageError(f"{path}: cannot be read: {error}.", "metadata") from None
+        if not isinstance(content, dict):
+            raise DamageError(f"{path}: expected a mapping, got {type(content).__name__}.", "metadata")
         if schema == "cohort":
             check_version(content.get("schema_version"), path)
         validate(schema, content, path)
-    except (OSError, ValueError, AttributeError, MriError) as error:
-        kind: Kind = "version" if isinstance(error, VersionError) else "metadata"
-        report.problems.append(Problem("", path.name, kind, f"{path}: {error}"))
+        if schema == "split":
+            validate_config(Split, {k: v for k, v in content.items() if k in Split.model_fields}, where=str(path))
 
 
-def _verify_volume(
-    folder: Path, report: VerifyReport, *, fast: bool, progress: Callable[[str, int], None] | None
-) -> None:
-    volume_id = folder.name.removesuffix(".zarr")
+class _Volume:
+    """The check of one volume."""
 
-    def problem(element: str, kind: Kind, error: object) -> None:
-        report.problems.append(Problem(volume_id, element, kind, str(error)))
+    def __init__(
+        self, folder: Path, report: VerifyReport, fast: bool, progress: Callable[[str, int], None] | None
+    ) -> None:
+        self.folder, self.report, self.fast, self.progress = folder, report, fast, progress
+        self.id = folder.name.removesuffix(".zarr")
+        self.recon_matrix: Any = None
 
-    report.volumes += 1
-    try:
-        attributes = read_attributes(folder)
-        if attributes is None:
-            raise CorruptElementError(f"{folder}/zarr.json: expected a group with attributes 'mri'.")
-        check_version(attributes.get("schema_version"), folder)
-        validate("volume", attributes, folder)
-        if attributes["volume_id"] != volume_id:
-            raise SchemaError(f"{folder}: its attributes name another volume, {attributes['volume_id']!r}.")
-    except (MriError, OSError, ValueError) as error:
-        problem("", "version" if isinstance(error, VersionError) else "metadata", error)
-    elements: dict[str, Element] = {}
-    for group, path in _walk(folder, report, problem):
-        try:
-            found = read_attributes(group) or {}
-            if found.get("type") not in ELEMENT_TYPES:
-                if "type" not in found:
-                    problem(path, "metadata", f"{group}: expected an element type in its attributes.")
-                continue
-            validate("element", found, group)
-            elements[path] = Element(group, path, volume_id, found)
-        except (MriError, OSError, ValueError) as error:
-            problem(path, "version" if isinstance(error, VersionError) else "metadata", error)
-    for path, element in elements.items():
-        report.elements += 1
-        try:
-            read = _verify_element(element, elements, fast=fast)
-            report.bytes += read
-            if progress is not None:
-                progress(volume_id, read)
-        except CorruptElementError as error:
-            problem(path, "missing" if "found no file" in str(error) else "checksum", error)
-        except (MriError, OSError, ValueError) as error:
-            problem(path, "schema", error)
-        except Exception as error:  # whatever garbage does to a decoder is a finding, not a crash
-            problem(path, "checksum", f"{element.folder}: cannot be read: {error!r}")
+    def check(self) -> None:
+        self.report.volumes += 1
+        with _findings(self.report, self.id, ""):
+            self._check_root()
+        elements: dict[str, Element] = {}
+        for group in self._groups(self.folder):
+            path = group.relative_to(self.folder).as_posix()
+            with _findings(self.report, self.id, path):
+                if (element := self._open(group, path)) is not None:
+                    elements[path] = element
+        for path, element in elements.items():
+            self.report.elements += 1
+            with _findings(self.report, self.id, path, "rule"):
+                self._check_rules(element, elements)
+            for name, array in element.arrays.items():
+                self._check_array(element, ELEMENT_TYPES[element.type], name, array)
+            with _findings(self.report, self.id, path):
+                size = element.stored_bytes
+                self.report.bytes += size
+                if self.progress is not None:
+                    self.progress(self.id, size)
 
-
-def _walk(
-    folder: Path, report: VerifyReport, problem: Callable[[str, Kind, object], None]
-) -> Iterator[tuple[Path, str]]:
-    """Yield committed groups; note orphans, and groups whose metadata cannot be read."""
-    pending = sorted(child for child in folder.iterdir() if child.is_dir() and not child.name.startswith("."))
-    while pending:
-        group = pending.pop(0)
-        path = group.relative_to(folder).as_posix()
-        if not (group / "zarr.json").is_file():
-            # Data below a group without metadata: an orphan of an element, or the damage of a parent group.
-            nested = any(group.rglob("zarr.json")) and path in ELEMENT_TYPES and ELEMENT_TYPES[path].named
-            if nested:
-                problem(path, "missing", f"{group}/zarr.json: expected a group, found no file.")
-            else:
-                report.orphans.append(group)
-                continue
-        try:
-            content = json.loads((group / "zarr.json").read_bytes()) if (group / "zarr.json").is_file() else {}
-            if content and (content.get("node_type") != "group" or content.get("zarr_format") != 3):
-                raise ValueError("expected the metadata of a zarr v3 group")
-            attributes = content.get("attributes", {})
-            if (group / DATA).is_dir() or attributes.get("mri") is not None:
-                if "mri" not in attributes:
-                    raise ValueError("expected attributes 'mri'")
-                yield group, path
-                continue
-        except (OSError, ValueError, AttributeError, TypeError) as error:
-            problem(path, "metadata", f"{group}/zarr.json: {error}")
-            continue
-        pending.extend(sorted(child for child in group.iterdir() if child.is_dir()))
-
-
-def _verify_element(element: Element, siblings: dict[str, Element], *, fast: bool) -> int:
-    """Check one element and return the number of bytes of its files; raise what is wrong."""
-    kind = ELEMENT_TYPES[element.type]
-    where = str(element.folder)
-    data = element.arrays.get(DATA)
-    if data is None:
-        raise CorruptElementError(f"{element.folder / DATA}/zarr.json: expected an array, found no file.")
-    kind.check_array(data.shape, data.dtype, data.dims, where)
-    if element.affine is not None:
-        check_affine(element.affine, where)
-    others = {path: other for path, other in siblings.items() if path != element.path}
-    check_siblings(kind, data.shape, data.dims, element.affine, others, where)
-    _check_layout(element, data.zarr())
-    if data.is_mapped:
-        _verify_shards(element, fast=fast)
-    else:
-        _verify_chunks(element, fast=fast)
-    return element.stored_bytes
-
-
-def _check_layout(element: Element, array: Any) -> None:
-    """Compare chunks, codecs and fill value with what this type is written with."""
-    from zarr.core.metadata import ArrayV3Metadata
-
-    from mri_io.store.arrays import array_metadata
-
-    kind = ELEMENT_TYPES[element.type]
-    found: ArrayV3Metadata = array.metadata
-    expected = array_metadata(kind, element.shape, element.dtype, element.dims)
-    for key, value in expected.items():
-        if key != "attributes" and found.to_dict().get(key) != value:
-            raise CorruptElementError(
-                f"{element.folder / DATA}/zarr.json: {key}: expected {value}, got {found.to_dict().get(key)}."
+    def _check_root(self) -> None:
+        node = read_node(self.folder, root=True)
+        if node is None or node.mri is None:
+            raise DamageError(f"{self.folder}/zarr.json: expected a group with attributes 'mri'.", "metadata")
+        check_version(node.mri.get("schema_version"), self.folder)
+        validate("volume", node.mri, self.folder)
+        if node.mri["volume_id"] != self.id:
+            raise DamageError(
+                f"{self.folder}: its attributes name another volume, {node.mri['volume_id']!r}.", "metadata"
             )
+        if not is_current(self.folder, node):
+            self.report.stale.append(self.folder)
+        self.recon_matrix = (node.mri.get("header") or {}).get("recon_matrix")
+
+    def _groups(self, parent: Path) -> Iterator[Path]:
+        """Yield the elements below a group; note orphans, and groups whose metadata are damaged."""
+        for folder in sorted(child for child in parent.iterdir() if child.is_dir()):
+            path = folder.relative_to(self.folder).as_posix()
+            if not is_committed(folder):
+                if any(has_attributes(child) for child in folder.iterdir()):
+                    message = (
+                        f"{folder}/zarr.json: expected a group, found no file: plain zarr readers miss what is below."
+                    )
+                    self.report.problems.append(Problem(self.id, path, "missing", message))
+                    yield from self._groups(folder)
+                else:
+                    self.report.orphans.append(folder)
+            elif has_attributes(folder) or any(is_committed(folder / name) for name in (DATA, "slice")):
+                yield folder
+            else:
+                with _findings(self.report, self.id, path):
+                    read_node(folder)
+                yield from self._groups(folder)
+
+    def _open(self, group: Path, path: str) -> Element | None:
+        """Open an element; None for one of a type that this release does not know."""
+        node = read_node(group)
+        if node is None or node.mri is None:
+            raise DamageError(f"{group}/zarr.json: expected attributes 'mri'.", "metadata")
+        if not isinstance(node.mri.get("type"), str):
+            raise DamageError(f"{group}/zarr.json: expected an element type in its attributes.", "metadata")
+        if not is_known(node.mri):
+            return None
+        element = Element(group, path, self.id, node)
+        if not node.sealed:
+            raise DamageError(f"{group}/zarr.json: expected a seal of the metadata, found none.", "metadata")
+        validate("element", element.attributes, group)
+        return element
+
+    def _check_rules(self, element: Element, siblings: dict[str, Element]) -> None:
+        """Check names, arrays, affine and what must hold between elements."""
+        kind, where = ELEMENT_TYPES[element.type], str(element.folder)
+        expected = "/".join((kind.name, element.attributes["name"])) if kind.named else kind.name
+        if expected != element.path:
+            raise DamageError(f"{where}: its attributes name another element, {expected!r}.", "metadata")
+        absent = {name for name, spec in kind.arrays.items() if not spec.optional} - element.arrays.keys()
+        if absent:
+            raise DamageError(f"{element.folder}: expected arrays {', '.join(sorted(absent))}, found none.", "missing")
+        for name, spec in kind.arrays.items():
+            if name in element.arrays:
+                array = element.arrays[name]
+                spec.check(array.shape, array.dtype, array.dims, f"{where}: {name}")
+        if element.affine is not None:
+            check_affine(element.affine, where)
+        if DATA in element.arrays:
+            sizes = dict(zip(element.dims, element.shape, strict=True))
+            others = {path: other for path, other in siblings.items() if path != element.path}
+            check_siblings(element.path, sizes, element.affine, others, where, recon_matrix=self.recon_matrix)
+
+    def _check_array(self, element: Element, kind: ElementType, name: str, array: StoredArray) -> None:
+        """Check layout, files and chunks of an array, and its values."""
+        spec = kind.arrays.get(name)
+        with _findings(self.report, self.id, element.path):
+            if spec is None:
+                return  # an array of a later minor version
+            _check_layout(spec, array)
+            layout = array.layout
+            assert layout is not None
+            positions: dict[str, list[tuple[int, ...]]] = {}
+            for position in np.ndindex(*array.shape[: layout.leading]):
+                positions.setdefault(layout.locate(position)[0], []).append(position)
+            for path, chunks in positions.items():
+                with _findings(self.report, self.id, element.path):
+                    self._check_file(element, kind, array, path, chunks)
+
+    def _check_file(
+        self, element: Element, kind: ElementType, array: StoredArray, path: str, positions: list[tuple[int, ...]]
+    ) -> None:
+        """Check one file of an array: its index and, unless fast, every chunk."""
+        layout, full = array.layout, array.folder / path
+        assert layout is not None
+        if not full.is_file():
+            raise DamageError(f"{full}: expected data, found no file.", "missing")
+        file = ChunkFile(full, layout.codec, layout.chunks_per_shard, layout.chunk, array.dtype, mapped=False)
+        numbers = {layout.locate(position)[1] for position in positions}
+        with _findings(self.report, self.id, element.path):
+            file.check_layout(numbers)
+        for number in sorted(numbers) if not self.fast else ():
+            with _findings(self.report, self.id, element.path, "rule"):
+                _check_values(file.chunk(number), kind, element, f"{full}: chunk {number}")
 
 
-def _verify_shards(element: Element, *, fast: bool) -> None:
-    kind = ELEMENT_TYPES[element.type]
-    per_shard = kind.shards(element.shape, element.dtype.itemsize)[0]
-    zeros = ["0"] * (len(element.shape) - 1)
-    for first in range(0, element.shape[0], per_shard):
-        path = element.folder.joinpath(DATA, "c", str(first // per_shard), *zeros)
-        if not path.is_file():
-            raise CorruptElementError(f"{path}: expected a shard, found no file.")
-        shard = MappedShard(path, per_shard, element.shape[1:], element.dtype)
-        for number in range(min(per_shard, element.shape[0] - first)):
-            chunk = shard.chunk(number, check=not fast)
-            if not fast and not np.isfinite(chunk).all():
-                raise SchemaError(f"{path}: chunk {number}: expected finite values, got NaN or infinity.")
-        shard.check_size(min(per_shard, element.shape[0] - first))
+def _check_layout(spec: ArrayType, array: StoredArray) -> None:
+    """Compare chunks, codecs and fill value with what this type is written with."""
+    expected = array_metadata(spec, array.shape, array.dtype, array.dims)
+    for key, value in expected.items():
+        found = array.metadata.get(key)
+        if key != "attributes" and found != value:
+            raise DamageError(f"{array.folder}/zarr.json: {key}: expected {value}, got {found}.", "metadata")
 
 
-def _verify_chunks(element: Element, *, fast: bool) -> None:
-    kind = ELEMENT_TYPES[element.type]
-    step = element.shape[0] if kind.whole else kind.shards(element.shape, element.dtype.itemsize)[0]
-    zeros = ["0"] * (len(element.shape) - 1)
-    for first in range(0, element.shape[0], step):
-        path = element.folder.joinpath(DATA, "c", str(first // step), *zeros)
-        if not path.is_file() or path.stat().st_size == 0:
-            raise CorruptElementError(f"{path}: expected a chunk, found no file or an empty one.")
-    if fast:
-        return
-    for index in range(element.shape[0]):
-        block = element[index] if not kind.whole else element.numpy()
-        if kind.labelled:
-            check_labels_declared(block, element.attributes["labels"], str(element.folder))
-        if kind.finite and block.dtype.kind in "fc" and not np.isfinite(block).all():
-            raise SchemaError(f"{element.folder}: slice {index}: expected finite values, got NaN or infinity.")
-        if kind.whole:
-            return
+def _check_values(block: np.ndarray, kind: ElementType, element: Element, where: str) -> None:
+    if kind.finite and block.dtype.kind in "fc" and not np.isfinite(block).all():
+        raise NonFiniteError(f"{where}: expected finite values, got NaN or infinity.")
+    if kind.labelled:
+        check_labels_declared(block, element.attributes["labels"], where)
+    if kind.maximum is not None and int(block.max()) > kind.maximum:
+        raise SchemaError(f"{where}: expected values up to {kind.maximum}, got {int(block.max())}.")

@@ -1,9 +1,10 @@
 """One volume: an independent zarr root that holds the elements of one acquisition."""
 
+import logging
 import re
 import uuid
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -13,35 +14,56 @@ from mri_io.errors import (
     CorruptElementError,
     ElementExistsError,
     ElementNotFoundError,
-    NonFiniteError,
-    ShapeError,
+    SchemaError,
     StoreError,
     VersionError,
     expected_got,
 )
 from mri_io.schema.attributes import Header, Provenance, Source
-from mri_io.schema.elements import ELEMENT_TYPES, SCHEMA_VERSION, ElementType, element_type
+from mri_io.schema.elements import DATA, SCHEMA_VERSION, ElementType, element_type
+from mri_io.schema.readers import is_known
 from mri_io.schema.validation import validate
-from mri_io.store.arrays import ArrayWriter
-from mri_io.store.checks import check_affine, check_labels_declared, check_siblings, normalise_labels
-from mri_io.store.commit import NODE, publish, staging, storage_errors, write_group
-from mri_io.store.element import DATA, Element, read_attributes
+from mri_io.store.checks import check_affine, check_attributes, check_siblings, normalise_labels
+from mri_io.store.commit import NODE, is_committed, publish, publish_group, storage_errors
+from mri_io.store.element import Element
+from mri_io.store.metadata import SEAL, Node, has_attributes, read_node, write_group
+from mri_io.store.roots import changing_root, refresh_root
+from mri_io.store.staging import staging
+from mri_io.store.writing import ArrayPlan, ElementWriter, plan_arrays
 
 if TYPE_CHECKING:
     import xarray
 
-__all__ = ["ElementWriter", "Volume", "check_version", "open_volume"]
+__all__ = ["Volume", "check_version", "make_volume_id", "open_volume"]
 
-VOLUME_ID = re.compile(r"sub-[A-Za-z0-9]+(_ses-[A-Za-z0-9]+)?_acq-[A-Za-z0-9]+_run-[0-9]+")
+_log = logging.getLogger(__name__)
+_RESERVED = ("type", "type_version", "name", "provenance", "commit", "affine", "labels", SEAL)
+
+
+def make_volume_id(subject: str, *, session: str | None = None, acquisition: str, run: int = 1) -> str:
+    """Return the id ``sub-X[_ses-Y]_acq-Z_run-N``; characters other than letters and digits are left out.
+
+    Examples
+    --------
+    >>> make_volume_id("sub-01", acquisition="t1 axial")
+    'sub-01_acq-t1axial_run-1'
+    """
+
+    def plain(text: str) -> str:
+        found = re.sub(r"[^A-Za-z0-9]", "", text)
+        if not found:
+            raise SchemaError(expected_got("part of a volume id", expected="letters or digits", got=repr(text)))
+        return found
+
+    middle = f"_ses-{plain(session)}" if session else ""
+    return f"sub-{plain(subject.removeprefix('sub-'))}{middle}_acq-{plain(acquisition)}_run-{run}"
 
 
 def check_version(found: object, where: Path) -> None:
     """Raise VersionError when a store's version is newer in its major number, or no version at all."""
     text = str(found)
     if not re.fullmatch(r"\d+\.\d+", text):
-        raise CorruptElementError(
-            expected_got("schema_version", expected="major.minor", got=repr(found), where=where)
-        )
+        raise CorruptElementError(expected_got("schema_version", expected="major.minor", got=repr(found), where=where))
     if int(text.split(".")[0]) > int(SCHEMA_VERSION.split(".")[0]):
         raise VersionError(
             f"{where}: written with store version {text}, this release of mri-io reads up to "
@@ -58,59 +80,15 @@ def open_volume(path: str | Path) -> "Volume":
         When there is no committed volume.
     VersionError
         When it was written by a newer major version.
+    CorruptElementError
+        When its metadata are damaged.
     """
     folder = Path(path)
-    attributes = read_attributes(folder)
-    if attributes is None:
+    node = read_node(folder, root=True)
+    if node is None or node.mri is None:
         raise ElementNotFoundError(f"{folder}: there is no committed volume (no zarr.json of a volume).")
-    check_version(attributes.get("schema_version"), folder)
-    return Volume(folder, attributes)
-
-
-class ElementWriter:
-    """Append slices to an element that is being written; the element becomes visible when it is complete."""
-
-    def __init__(self, writer: ArrayWriter, kind: ElementType, labels: Mapping[str, Any], where: str) -> None:
-        self._writer, self._kind, self._labels, self._where = writer, kind, labels, where
-
-    def append(self, block: np.ndarray) -> None:
-        """Append one or more slices in order, shape ``(n, *shape[1:])``.
-
-        Raises
-        ------
-        ShapeError
-            When the block's shape does not fit or there are too many slices.
-        NonFiniteError
-            When the block holds NaN or infinity.
-        SchemaError
-            When a label map holds an undeclared id.
-        """
-        block = np.asarray(block)
-        shape, first = self._writer.shape, self._writer.written
-        if block.shape[1:] != shape[1:] or first + len(block) > shape[0]:
-            raise ShapeError(
-                expected_got(
-                    "block",
-                    expected=f"at most {shape[0] - first} slices of {shape[1:]}",
-                    got=block.shape,
-                    where=self._where,
-                )
-            )
-        if self._kind.finite and block.dtype.kind in "fc" and not np.isfinite(block).all():
-            bad = np.argwhere(~np.isfinite(block))
-            position = (first + int(bad[0][0]), *(int(n) for n in bad[0][1:]))
-            raise NonFiniteError(
-                expected_got(
-                    "values",
-                    expected="finite numbers",
-                    got=f"{len(bad)} NaN or infinite, the first at index {position}",
-                    where=self._where,
-                    fix="Repair the source or leave it out.",
-                )
-            )
-        if self._kind.labelled:
-            check_labels_declared(block, self._labels, self._where)
-        self._writer.append(block.astype(self._writer.dtype, copy=False))
+    check_version(node.mri.get("schema_version"), folder)
+    return Volume(folder, node.mri)
 
 
 class Volume:
@@ -122,6 +100,8 @@ class Volume:
         The zarr root.
     attributes
         Its ``mri`` attributes.
+    staged
+        The staging directory, while the volume itself is being made.
     """
 
     def __init__(self, folder: Path, attributes: Mapping[str, Any], *, staged: Path | None = None) -> None:
@@ -142,47 +122,74 @@ class Volume:
     @property
     def header(self) -> Header:
         """Acquisition parameters, SI units; attributes of later minor versions are left out."""
-        stored = self.attributes.get("header", {})
+        stored = self.attributes.get("header") or {}
         return Header.model_validate({k: v for k, v in stored.items() if k in Header.model_fields})
 
     @property
     def source(self) -> Source | None:
         """The file that the volume was converted from."""
         stored = self.attributes.get("source")
-        return None if stored is None else Source.model_validate(stored)
+        if stored is None:
+            return None
+        return Source.model_validate({k: v for k, v in stored.items() if k in Source.model_fields})
 
     def elements(self) -> dict[str, Element]:
-        """Return the committed elements of known types by path, sorted."""
-        found: dict[str, Element] = {}
-        for folder, path in _committed_groups(self.path):
-            attributes = read_attributes(folder)
-            if attributes and attributes.get("type") in ELEMENT_TYPES:
-                found[path] = Element(folder, path, self.id, attributes)
+        """Return the committed elements by path, sorted.
+
+        Types and versions that this release does not know are left out (rule R3).
+
+        Raises
+        ------
+        CorruptElementError
+            When the metadata of an element are damaged.
+        """
+        found = {path: Element(folder, path, self.id, node) for folder, path, node in self._known()}
         return dict(sorted(found.items()))
 
-    def __contains__(self, path: str) -> bool:
+    def _known(self, *, strict: bool = True) -> Iterator[tuple[Path, str, Node]]:
+        pending = [self.path]
+        while pending:
+            parent = pending.pop()
+            try:
+                children = [child for child in parent.iterdir() if not child.name.startswith(".")]
+            except (FileNotFoundError, NotADirectoryError):
+                children = []  # removed meanwhile
+            for folder in children:
+                try:
+                    node = read_node(folder) if folder.is_dir() else None
+                except CorruptElementError:
+                    if strict:
+                        raise
+                    continue
+                if node is not None and node.mri is None:
+                    pending.append(folder)
+                elif node is not None and _readable(node, folder):
+                    yield folder, folder.relative_to(self.path).as_posix(), node
+
+    def __contains__(self, path: object) -> bool:
         """Whether an element is committed."""
-        return (self.path / path / "zarr.json").is_file() and read_attributes(self.path / path) is not None
+        return isinstance(path, str) and bool(path) and has_attributes(self.path / path)
 
     def __getitem__(self, path: str) -> Element:
         """Return a committed element; ElementNotFoundError lists those that exist."""
         folder = self.path / path
-        attributes = read_attributes(folder)
-        if attributes is None:
+        node = read_node(folder) if path else None
+        if node is None or node.mri is None:
             names = ", ".join(self.elements()) or "none"
-            raise ElementNotFoundError(
-                f"{self.path}: there is no element {path!r}. Elements of this volume: {names}."
-            )
-        return Element(folder, path, self.id, attributes)
+            raise ElementNotFoundError(f"{self.path}: there is no element {path!r}. Elements of this volume: {names}.")
+        return Element(folder, path, self.id, node)
 
     def is_current(self, path: str, provenance: Provenance) -> bool:
         """Whether an element exists and came from the same method, configuration and inputs (rule R4)."""
-        return path in self and provenance.same_computation(self[path].provenance)
+        try:
+            return provenance.same_computation(self[path].provenance)
+        except (ElementNotFoundError, CorruptElementError):
+            return False
 
     def write(
         self,
         path: str,
-        data: np.ndarray,
+        data: np.ndarray | Mapping[str, np.ndarray],
         *,
         provenance: Provenance,
         dims: Sequence[str] | None = None,
@@ -191,14 +198,14 @@ class Volume:
         attributes: Mapping[str, Any] | None = None,
         replace: bool = False,
     ) -> Element:
-        """Write and commit an element from an array.
+        """Write and commit an element.
 
         Parameters
         ----------
         path
             ``"kspace"`` or ``"<type>/<name>"``.
         data
-            The array; dims and dtype must be those of the type.
+            The array, with dimensions and dtype of the type; several by name for types with several arrays.
         provenance
             How the data came about.
         dims
@@ -210,7 +217,7 @@ class Volume:
         attributes
             Further attributes of the element, JSON values.
         replace
-            Replace a committed element.
+            Replace a committed element: readers find the old one until they find the new one.
 
         Returns
         -------
@@ -225,12 +232,12 @@ class Volume:
         StoreError
             When the file system refuses, e.g. because it is full.
         """
-        array = np.asarray(data)
-        options: dict[str, Any] = {"dims": dims, "affine": affine, "labels": labels, "attributes": attributes}
-        with self.writer(
-            path, shape=array.shape, dtype=array.dtype, provenance=provenance, replace=replace, **options
-        ) as writer:
-            writer.append(array)
+        arrays = data if isinstance(data, Mapping) else {DATA: data}
+        arrays = {name: np.asarray(array) for name, array in arrays.items()}
+        sizes = {name: (array.shape, array.dtype) for name, array in arrays.items()}
+        with self._element(path, sizes, provenance, dims, affine, labels, attributes, replace) as writers:
+            for name, array in arrays.items():
+                writers[name].append(array)
         return self[path]
 
     @contextmanager
@@ -247,66 +254,91 @@ class Volume:
         attributes: Mapping[str, Any] | None = None,
         replace: bool = False,
     ) -> Iterator[ElementWriter]:
-        """Write an element block by block; it is committed when the with-block ends without error.
+        """Write an element of one array block by block; it is committed when the with-block ends without error.
 
-        Parameters and errors are those of `write`. Memory stays within one shard, for uncompressed types
-        within one block.
+        Parameters and errors are those of `write`. No more than one block is held in memory.
         """
-        where = f"{self.path}: {path}"
-        kind = element_type(path)
-        size = tuple(int(n) for n in shape)
-        names = kind.check_array(size, np.dtype(dtype), tuple(dims) if dims is not None else None, where)
-        stored_labels = normalise_labels(labels, where) if kind.labelled else {}
-        content: dict[str, Any] = {
-            **(attributes or {}),
-            "type": kind.name,
-            "type_version": kind.version,
-            "name": path.partition("/")[2] or path,
-            "provenance": provenance.to_attributes(),
-            "commit": str(uuid.uuid4()),
-        }
-        if kind.image_like and affine is not None:
-            content["affine"] = check_affine(affine, where)
-        if kind.labelled:
-            content["labels"] = stored_labels
-        if kind.name == "kspace":
-            content = {"centred": True, "norm": "ortho", **content}
-        validate("element", content, where)
-        if path in self and not replace:
+        sizes = {DATA: (shape, dtype)}
+        with self._element(path, sizes, provenance, dims, affine, labels, attributes, replace) as writers:
+            yield writers[DATA]
+
+    @contextmanager
+    def _element(
+        self,
+        path: str,
+        sizes: Mapping[str, tuple[Sequence[int], Any]],
+        provenance: Provenance,
+        dims: Sequence[str] | None,
+        affine: Any,
+        labels: Mapping[int, Any] | None,
+        attributes: Mapping[str, Any] | None,
+        replace: bool,
+    ) -> Iterator[dict[str, ElementWriter]]:
+        """Check all that can be checked before the data, stage them, and commit."""
+        where, kind = f"{self.path}: {path}", element_type(path)
+        plans = plan_arrays(kind, sizes, dims, where)
+        content = _attributes(path, kind, provenance, affine, labels, attributes, where)
+        self._check_place(path, replace=replace)
+        self._check_fit(path, plans, content.get("affine"), where)
+        parent = self._staged or self.path.parent
+        with staging(parent) as folder:
+            node = folder / NODE
+            stored_labels = content.get("labels", {})
+            with ExitStack() as open_files:
+                writers = {}
+                for name, plan in plans.items():
+                    with storage_errors(self.path / path):
+                        writers[name] = ElementWriter(node, kind, plan, stored_labels, where)
+                    open_files.callback(writers[name].abort)
+                yield writers
+                for writer in writers.values():
+                    writer.close()
+            with storage_errors(self.path / path):
+                write_group(node, content, tuple(plans))
+                self._make_parents(path, folder)
+            if not replace or self._staged is not None:
+                publish(folder, self.path / path, replace=replace)
+            else:
+                with changing_root(self.path, folder):
+                    publish(folder, self.path / path, replace=True)
+            if self._staged is None:
+                refresh_root(self.path, folder)
+
+    def _check_place(self, path: str, *, replace: bool) -> None:
+        parts = path.split("/")
+        above = ["/".join(parts[:depth]) for depth in range(1, len(parts))]
+        for other in above:
+            if has_attributes(self.path / other):
+                raise SchemaError(f"{self.path}: {path}: {other!r} is an element and cannot hold others.")
+        if is_committed(self.path / path) and not (replace and has_attributes(self.path / path)):
             raise ElementExistsError(
-                f"{where}: is committed already, and committed data are immutable. "
+                f"{self.path}: {path}: is committed already, and committed data are immutable. "
                 "Choose another name or ask for replacement."
             )
-        siblings = {name: element for name, element in self.elements().items() if name != path}
-        check_siblings(kind, size, names, affine, siblings, where)
-        with staging(self._staged or self.path.parent) as folder:
-            node = folder / NODE
-            with storage_errors(self.path / path):
-                writer = ArrayWriter(node / DATA, kind, size, np.dtype(dtype), names)
-                try:
-                    yield ElementWriter(writer, kind, stored_labels, where)
-                    writer.close()
-                except BaseException:
-                    writer.abort()
-                    raise
-                if writer.written != size[0]:
-                    raise ShapeError(expected_got("slices", expected=size[0], got=writer.written, where=where))
-                write_group(node, {"mri": content})
-                self._make_parents(path)
-            publish(folder, self.path / path, replace=replace)
 
-    def _make_parents(self, path: str) -> None:
-        """Make the intermediate groups, e.g. ``recon`` of ``recon/cg``, so that any zarr reader walks down."""
-        for depth in range(1, len(path.split("/"))):
-            group = self.path.joinpath(*path.split("/")[:depth])
-            if not (group / "zarr.json").exists():
-                write_group(group, {})
+    def _check_fit(self, path: str, plans: Mapping[str, ArrayPlan], affine: Any, where: str) -> None:
+        if DATA not in plans:
+            return
+        siblings = {name: Element(f, name, self.id, node) for f, name, node in self._known(strict=False)}
+        siblings.pop(path, None)
+        sizes = dict(zip(plans[DATA].dims, plans[DATA].shape, strict=True))
+        check_siblings(path, sizes, affine, siblings, where, recon_matrix=self.header.recon_matrix)
+
+    def _make_parents(self, path: str, staged: Path) -> None:
+        """Make the groups above an element, e.g. ``recon`` of ``recon/cg``, so that any zarr reader walks down."""
+        parts = path.split("/")
+        for depth in range(1, len(parts)):
+            publish_group(staged, self.path.joinpath(*parts[:depth]))
 
     def remove(self, path: str) -> None:
-        """Remove a committed element: it vanishes at once, its files thereafter."""
-        element = self[path]
-        with staging(self.path.parent) as folder, storage_errors(element.folder):
-            element.folder.rename(folder / "removed")
+        """Remove a committed element, also a damaged one: it vanishes at once, its files thereafter."""
+        target = self.path / path
+        if path not in self:
+            self[path]  # raises, with the list of elements
+        if self._staged is not None:
+            raise StoreError(f"{target}: the volume is being written; leave the element out instead of removing it.")
+        with staging(self.path.parent) as folder, changing_root(self.path, folder), storage_errors(target):
+            target.rename(folder / "removed")
 
     def to_datatree(self) -> "xarray.DataTree":
         """Return a lazy `xarray.DataTree` of all elements."""
@@ -319,18 +351,47 @@ class Volume:
         return f"<Volume {self.id}: {', '.join(self.elements())}>"
 
 
-def _committed_groups(root: Path) -> Iterator[tuple[Path, str]]:
-    """Yield folder and path of every committed element below a volume."""
-    pending = [child for child in root.iterdir() if not child.name.startswith(".")]
-    while pending:
-        folder = pending.pop()
-        if not (folder / "zarr.json").is_file():
-            continue
-        attributes = read_attributes(folder)
-        if attributes is not None:
-            yield folder, folder.relative_to(root).as_posix()
-            continue
-        try:
-            pending.extend(child for child in folder.iterdir() if child.is_dir())
-        except OSError as error:
-            raise StoreError(f"{folder}: cannot be listed: {error}.") from error
+def _attributes(
+    path: str,
+    kind: ElementType,
+    provenance: Provenance,
+    affine: Any,
+    labels: Mapping[int, Any] | None,
+    attributes: Mapping[str, Any] | None,
+    where: str,
+) -> dict[str, Any]:
+    """Return the attributes that an element is stored with, validated against the schema."""
+    further = check_attributes(attributes, _RESERVED, where)
+    lacking = [key for key in kind.required if key not in further]
+    if lacking:
+        raise SchemaError(expected_got("attributes", expected=lacking, got=tuple(further), where=where))
+    content = {
+        **kind.attributes,
+        **further,
+        "type": kind.name,
+        "type_version": kind.version,
+        "name": path.partition("/")[2] or path,
+        "provenance": provenance.to_attributes(),
+        "commit": str(uuid.uuid4()),
+    }
+    if affine is not None:
+        if not kind.image_like:
+            raise SchemaError(f"{where}: an element of type {kind.name!r} has no affine. Leave it out.")
+        content["affine"] = check_affine(affine, where)
+    if kind.labelled:
+        content["labels"] = normalise_labels(labels, where)
+    elif labels is not None:
+        raise SchemaError(f"{where}: an element of type {kind.name!r} has no labels. Leave them out.")
+    validate("element", content, where)
+    return content
+
+
+def _readable(node: Node, folder: Path) -> bool:
+    if not is_known(node.mri or {}):
+        return False
+    try:
+        Element(folder, "", "", node)
+    except VersionError as error:
+        _log.warning("%s; the element is left out.", error)
+        return False
+    return True

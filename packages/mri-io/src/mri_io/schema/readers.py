@@ -1,0 +1,49 @@
+"""Reading older layouts: one function per element type and version brings attributes to the current version.
+
+Rule R3 of the specification: readers ignore what they do not know, refuse what is newer than they are, and accept
+anything older through this table. Writers emit the current version only.
+"""
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from mri_io.errors import CorruptElementError, VersionError
+from mri_io.schema.elements import ELEMENT_TYPES
+
+__all__ = ["READERS", "AttributeReader", "is_known", "read_current"]
+
+AttributeReader = Callable[[Mapping[str, Any]], dict[str, Any]]
+
+READERS: dict[tuple[str, int], AttributeReader] = {(name, 1): dict for name in ELEMENT_TYPES}
+"""``(type, version)`` to a function from stored attributes to those of the current version."""
+
+
+def is_known(attributes: Mapping[str, Any]) -> bool:
+    """Whether this release has heard of the element's type, in any version."""
+    return attributes.get("type") in ELEMENT_TYPES
+
+
+def read_current(attributes: Mapping[str, Any], where: object) -> dict[str, Any]:
+    """Return the attributes of an element as the current version of its type has them.
+
+    Raises
+    ------
+    VersionError
+        When the element is of a newer version than this release knows.
+    CorruptElementError
+        When type or version are unreadable.
+    """
+    name, version = attributes.get("type"), attributes.get("type_version")
+    if not isinstance(name, str) or not isinstance(version, int) or version < 1:
+        raise CorruptElementError(
+            f"{where}: type and type_version: expected a name and a positive integer, got {name!r} and {version!r}."
+        )
+    reader = READERS.get((name, version))
+    if reader is None:
+        known = max((v for n, v in READERS if n == name), default=0)
+        reads = f"reads up to version {known}" if known else "does not know this type"
+        raise VersionError(
+            f"{where}: element type {name!r} version {version}; this release of mri-io {reads}. "
+            "Upgrade it: pip install --upgrade mri-io"
+        )
+    return reader(attributes)

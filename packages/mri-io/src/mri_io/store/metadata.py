@@ -1,0 +1,205 @@
+"""The ``zarr.json`` files of volumes, groups and elements: written last, sealed by a hash, read as one."""
+
+import hashlib
+import json
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from mri_io.store.damage import DamageError
+
+__all__ = [
+    "KEY",
+    "SEAL",
+    "Node",
+    "file_identity",
+    "group_text",
+    "has_attributes",
+    "read_node",
+    "seal",
+    "write_array_metadata",
+    "write_group",
+]
+
+KEY = "mri"
+"""The one key of a group's attributes that is ours."""
+SEAL = "metadata_sha256"
+"""Attribute that seals the metadata of a volume or element."""
+_BLANK = "0" * 64
+_ATTEMPTS = 5
+
+
+@dataclass(frozen=True)
+class Node:
+    """A committed group as it was at one moment.
+
+    Attributes
+    ----------
+    content
+        The group's ``zarr.json``.
+    mri
+        Our attributes in it; None for a plain group such as ``recon``.
+    arrays
+        Metadata of its arrays by name.
+    identity
+        Changes when the node is replaced.
+    sealed
+        Whether the metadata carry a seal (it was found intact, if so).
+    """
+
+    content: dict[str, Any]
+    mri: dict[str, Any] | None
+    arrays: dict[str, dict[str, Any]]
+    identity: tuple[int, int] | None
+    sealed: bool
+
+
+def seal(group: bytes, arrays: Mapping[str, bytes]) -> str:
+    """Return the SHA-256 of a group's ``zarr.json``, its seal read as 64 zeros, and those of its arrays.
+
+    Hashed are the bytes of the group's file, then for each array in order of its name: name, a zero byte, file.
+    """
+    digest = hashlib.sha256(group)
+    for name in sorted(arrays):
+        digest.update(name.encode() + b"\0" + arrays[name])
+    return digest.hexdigest()
+
+
+def write_array_metadata(folder: Path, metadata: Mapping[str, Any]) -> None:
+    """Write the ``zarr.json`` of an array in a staging directory."""
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / "zarr.json").write_bytes((json.dumps(metadata, indent=1, allow_nan=False) + "\n").encode())
+
+
+def write_group(folder: Path, mri: Mapping[str, Any] | None = None, arrays: tuple[str, ...] = ()) -> None:
+    """Write the ``zarr.json`` of a group in a staging directory, when all else of the node is there.
+
+    Parameters
+    ----------
+    folder
+        The group.
+    mri
+        Our attributes, which get the seal; None for a plain group.
+    arrays
+        Names of its arrays, whose metadata the seal covers.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    files = {name: (folder / name / "zarr.json").read_bytes() for name in arrays}
+    (folder / "zarr.json").write_bytes(group_text(mri, files).encode())
+
+
+def group_text(
+    mri: Mapping[str, Any] | None,
+    arrays: Mapping[str, bytes] | None = None,
+    consolidated: Mapping[str, Any] | None = None,
+) -> str:
+    """Return the text of a group's ``zarr.json``, sealed when it has attributes of ours."""
+    content: dict[str, Any] = {"zarr_format": 3, "node_type": "group"}
+    if consolidated is not None:
+        content["consolidated_metadata"] = dict(consolidated)
+    # The attributes come last and the seal last in them: it is the last run of zeros to be filled in.
+    content["attributes"] = {} if mri is None else {KEY: {**_unsealed(mri), SEAL: _BLANK}}
+    text = json.dumps(content, indent=1, allow_nan=False) + "\n"
+    if mri is None:
+        return text
+    head, _, tail = text.rpartition(_BLANK)
+    return head + seal(text.encode(), arrays or {}) + tail
+
+
+def _unsealed(mri: Mapping[str, Any]) -> dict[str, Any]:
+    return {key: value for key, value in mri.items() if key != SEAL}
+
+
+def read_node(folder: Path, *, root: bool = False) -> Node | None:
+    """Read a committed group; None when there is none.
+
+    Parameters
+    ----------
+    folder
+        The group.
+    root
+        Whether it is the root of a volume, whose seal covers no arrays.
+
+    Raises
+    ------
+    CorruptElementError
+        When metadata cannot be read, or do not match their seal.
+    """
+    path = folder / "zarr.json"
+    for _ in range(_ATTEMPTS):
+        identity = file_identity(path)
+        if identity is None:
+            return None
+        try:
+            raw, arrays = path.read_bytes(), {} if root else _array_files(folder)
+        except (FileNotFoundError, NotADirectoryError):
+            continue  # replaced or removed meanwhile
+        except OSError as error:
+            raise DamageError(f"{path}: the metadata cannot be read: {error.strerror}.", "metadata") from None
+        if file_identity(path) == identity:
+            return _parse(path, raw, arrays, identity)
+    raise DamageError(f"{path}: the element keeps changing; it cannot be read.", "metadata")
+
+
+def has_attributes(folder: Path) -> bool:
+    """Whether a folder is a volume or an element, intact or damaged, rather than a plain group or nothing."""
+    path = folder / "zarr.json"
+    try:
+        content = _json(path, path.read_bytes())
+        return KEY in content["attributes"]
+    except (FileNotFoundError, NotADirectoryError):
+        return False
+    except (DamageError, KeyError, TypeError):
+        return True
+
+
+def file_identity(path: Path | str) -> tuple[int, int] | None:
+    """Return what tells a file from another in its place, None when there is no file."""
+    try:
+        stat = os.stat(path)  # noqa: PTH116  (on the path of every read; Path.stat is slower)
+    except (FileNotFoundError, NotADirectoryError):
+        return None
+    return stat.st_ino, stat.st_mtime_ns
+
+
+def _array_files(folder: Path) -> dict[str, bytes]:
+    found = {}
+    for entry in sorted(os.scandir(folder), key=lambda e: e.name):
+        if entry.is_dir() and not entry.name.startswith("."):
+            path = Path(entry.path, "zarr.json")
+            if path.is_file():
+                found[entry.name] = path.read_bytes()
+    return found
+
+
+def _parse(path: Path, raw: bytes, files: Mapping[str, bytes], identity: tuple[int, int]) -> Node:
+    content = _json(path, raw)
+    if content.get("node_type") != "group" or content.get("zarr_format") != 3:
+        raise DamageError(f"{path}: expected the metadata of a zarr v3 group.", "metadata")
+    attributes = content.get("attributes", {})
+    mri = attributes.get(KEY) if isinstance(attributes, dict) else None
+    if not isinstance(mri, dict):
+        return Node(content, None, {}, identity, sealed=False)
+    stored = mri.get(SEAL)
+    if stored is not None:
+        head, _, tail = raw.rpartition(str(stored).encode() or b"?")
+        if seal(head + _BLANK.encode() + tail, files) != stored:
+            raise DamageError(
+                f"{path}: the metadata do not match their seal ({SEAL}): they have been damaged or edited. "
+                "Restore them from a copy, or remove the element and make it again.",
+                "metadata",
+            )
+    arrays = {name: _json(path.parent / name / "zarr.json", data) for name, data in files.items()}
+    return Node(content, mri, arrays, identity, sealed=stored is not None)
+
+
+def _json(path: Path, raw: bytes) -> dict[str, Any]:
+    try:
+        content = json.loads(raw)
+    except (ValueError, RecursionError) as error:
+        raise DamageError(f"{path}: the metadata are not valid JSON: {error}.", "metadata") from None
+    if not isinstance(content, dict):
+        raise DamageError(f"{path}: expected a mapping, got {type(content).__name__}.", "metadata")
+    return content

@@ -1,0 +1,114 @@
+"""The root ``zarr.json`` of a volume: its attributes, and a copy of all metadata below for readers that want one.
+
+xarray and zarr open a volume at once, and without a warning, when the root holds "consolidated metadata". It is a cache
+like the index: this package never reads it, rebuilds it after every commit under a lock of the volume, and takes it
+away before an element is replaced, so that it may lack the newest element after a crash but never describes another.
+"""
+
+import json
+import logging
+import os
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import Any
+
+from mri_io.store.durable import flush_folder, storage_errors
+from mri_io.store.metadata import Node, group_text, read_node
+
+__all__ = ["changing_root", "is_current", "refresh_root", "write_root"]
+
+_log = logging.getLogger(__name__)
+
+
+def write_root(volume: Path, mri: Mapping[str, Any], temporary: Path) -> None:
+    """Write the root's ``zarr.json`` with the metadata of all nodes below, atomically.
+
+    Parameters
+    ----------
+    volume
+        The volume.
+    mri
+        Its attributes.
+    temporary
+        A staging directory on the same file system.
+    """
+    _replace(volume, group_text(mri, consolidated=_consolidated(volume)), temporary)
+
+
+def refresh_root(volume: Path, temporary: Path) -> None:
+    """Bring the copy of metadata in the root up to date; a failure is logged, since nothing depends on it."""
+    try:
+        with _locked(volume):
+            _refresh(volume, temporary)
+    except OSError as error:
+        _log.warning("%s: the consolidated metadata were not updated: %s", volume, error)
+
+
+@contextmanager
+def changing_root(volume: Path, temporary: Path) -> Iterator[None]:
+    """Keep the copy away while the with-block takes away or replaces a node, then bring it up to date."""
+    with _locked(volume):
+        with storage_errors(volume):
+            node = read_node(volume, root=True)
+            if node is not None and node.mri is not None and "consolidated_metadata" in node.content:
+                _replace(volume, group_text(node.mri), temporary)
+        try:
+            yield
+        finally:
+            with suppress(OSError):
+                _refresh(volume, temporary)
+
+
+def is_current(volume: Path, node: Node) -> bool:
+    """Whether the copy of metadata in a root is there and equals the nodes below."""
+    return node.content.get("consolidated_metadata") == _consolidated(volume)
+
+
+def _refresh(volume: Path, temporary: Path) -> None:
+    node = read_node(volume, root=True)
+    if node is not None and node.mri is not None and not is_current(volume, node):
+        _replace(volume, group_text(node.mri, consolidated=_consolidated(volume)), temporary)
+
+
+def _replace(volume: Path, text: str, temporary: Path) -> None:
+    new = temporary / "root.json"
+    with new.open("wb") as file:
+        file.write(text.encode())
+        file.flush()
+        os.fsync(file.fileno())
+    new.replace(volume / "zarr.json")
+    flush_folder(volume)
+
+
+def _consolidated(volume: Path) -> dict[str, Any]:
+    """Return the metadata of all nodes below a volume as zarr consolidates them."""
+    found: dict[str, Any] = {}
+    pending = [volume]
+    while pending:
+        parent = pending.pop()
+        for folder in parent.iterdir():
+            with suppress(FileNotFoundError, NotADirectoryError, ValueError):
+                content = json.loads((folder / "zarr.json").read_bytes())
+                found[folder.relative_to(volume).as_posix()] = content
+                if content.get("node_type") == "group":
+                    pending.append(folder)
+    ordered = sorted(found, key=lambda path: (path.count("/"), path))
+    return {"kind": "inline", "must_understand": False, "metadata": {path: found[path] for path in ordered}}
+
+
+@contextmanager
+def _locked(volume: Path) -> Iterator[None]:
+    """Let one process at a time change the root; the lock ends with the process."""
+    try:
+        import fcntl
+    except ImportError:  # not on Windows; the copy may then lack an element, which only costs time
+        yield
+        return
+    descriptor = os.open(volume, os.O_RDONLY)
+    try:
+        with suppress(OSError):  # a file system without locks
+            fcntl.flock(descriptor, fcntl.LOCK_EX)
+        yield
+    finally:
+        os.close(descriptor)

@@ -1,0 +1,103 @@
+"""Staging directories: where a writer works unseen, and how others tell whether it still lives."""
+
+import os
+import shutil
+import socket
+import time
+import uuid
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from types import ModuleType
+from typing import IO
+
+from mri_io.store.durable import storage_errors
+
+__all__ = ["OWNER", "STAGING", "is_abandoned", "staging"]
+
+fcntl: ModuleType | None
+try:
+    import fcntl
+except ImportError:  # not on Windows
+    fcntl = None
+
+STAGING = ".staging"
+"""Folder beside the volumes, invisible to readers."""
+OWNER = ".owner"
+"""File in a staging directory that its writer keeps locked for as long as it lives."""
+_GRACE_S = 60.0
+_BUSY, _FREE, _UNKNOWN = "busy", "free", "unknown"
+
+
+@contextmanager
+def staging(parent: Path) -> Iterator[Path]:
+    """Yield an empty directory ``<parent>/.staging/<uuid>-<host>-<pid>``; it is removed at the end in any case.
+
+    Its writer holds a lock on the file ``.owner`` in it. The system drops the lock when the process ends, however it
+    ends, so that garbage collection can tell the dead from the living even when a process number is used again.
+    """
+    folder = parent / STAGING / f"{uuid.uuid4().hex}-{socket.gethostname()}-{os.getpid()}"
+    owner: IO[bytes] | None = None
+    try:
+        with storage_errors(folder):
+            folder.mkdir(parents=True)
+            owner = (folder / OWNER).open("wb")
+            _try_lock(owner)
+        yield folder
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
+        if owner is not None:
+            owner.close()
+
+
+def is_abandoned(folder: Path, older_than_s: float) -> bool:
+    """Whether the writer of a staging directory is dead, or on another machine and silent for so long.
+
+    Never true for a living writer of this machine. Where the file system has no locks the process number decides,
+    and the age where there is none of this machine.
+    """
+    host, _, process = folder.name.partition("-")[2].rpartition("-")
+    age = time.time() - _last_change(folder)
+    if host == socket.gethostname() and os.name != "nt":
+        try:
+            with (folder / OWNER).open("rb+") as owner:
+                state = _try_lock(owner)
+        except FileNotFoundError:
+            # Between making the directory and locking the file; or it is being removed.
+            return age > _GRACE_S
+        if state != _UNKNOWN:
+            return state == _FREE
+        return not (process.isdigit() and _runs(int(process)))
+    return age > older_than_s
+
+
+def _try_lock(file: IO[bytes]) -> str:
+    """Lock a file until it is closed; say whether another holds it, or that locks do not work here."""
+    if fcntl is None:
+        return _UNKNOWN
+    try:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return _BUSY
+    except OSError:
+        return _UNKNOWN
+    return _FREE
+
+
+def _runs(process: int) -> bool:
+    try:
+        os.kill(process, 0)
+    except ProcessLookupError:
+        return False
+    except PermissionError:
+        return True
+    return True
+
+
+def _last_change(folder: Path) -> float:
+    latest = 0.0
+    for root, _, names in os.walk(folder):
+        for path in (Path(root), *(Path(root, name) for name in names)):
+            with suppress(OSError):
+                latest = max(latest, path.stat().st_mtime)
+    return latest
