@@ -16,11 +16,14 @@ def convert(
     labels: Annotated[Path | None, typer.Option(help="Folder of label maps STEM_NAME.nii.gz.")] = None,
     scheduler: Scheduler = "sync",
     format: Annotated[str, typer.Option(help="Name of a reader; auto finds it from the content.")] = "auto",
+    replace: Annotated[
+        bool, typer.Option("--replace", help="Discard results of volumes whose source changed, and convert those anew.")
+    ] = False,
 ) -> None:
     """Convert raw and image files into volumes of a cohort; continues where it was interrupted."""
     from mri_io.convert import convert as convert_files
 
-    summary = convert_files(sources, cohort, labels=labels, scheduler=scheduler, format=format)
+    summary = convert_files(sources, cohort, labels=labels, scheduler=scheduler, format=format, replace=replace)
     typer.echo(summary)
     raise typer.Exit(0 if summary.ok else 1)
 

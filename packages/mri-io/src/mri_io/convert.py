@@ -1,8 +1,6 @@
 """Convert raw and image files into volumes of a cohort: in parallel, resumable, one failure never stops the rest."""
 
-import json
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Sequence
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -10,47 +8,19 @@ from typing import Any
 import numpy as np
 
 from mri_io.config import config_hash
-from mri_io.errors import ConfigError, FormatError, ShapeError, expected_got
+from mri_io.errors import ConfigError, FormatError, SchemaError, ShapeError, StoreError, expected_got
 from mri_io.formats import RawElement, RawVolume, SourceItem, find_items, get_format
-from mri_io.formats.base import file_sha256, plain
-from mri_io.formats.nifti import read_nifti, stem_of
+from mri_io.formats.base import file_sha256
+from mri_io.formats.nifti import read_nifti
+from mri_io.formats.planning import ConversionTask, LabelFile, plan_conversion, without_patient
 from mri_io.prep import PrepSummary, TaskFailure, run_tasks
 from mri_io.schema.attributes import Provenance, Source
-from mri_io.schema.elements import SCHEMA_VERSION
-from mri_io.store.cohort import Cohort, create_cohort, open_cohort
+from mri_io.store.cohort import create_cohort, open_cohort
 from mri_io.store.volume import Volume
 
-__all__ = ["LabelFile", "convert", "find_label_files"]
+__all__ = ["convert"]
 
 STAGE = "convert"
-
-
-@dataclass(frozen=True)
-class LabelFile:
-    """A NIfTI label map that belongs to a source file, ``<stem>_<name>.nii.gz``."""
-
-    path: Path
-    name: str
-    labels: Mapping[int, str]
-
-
-def find_label_files(folder: Path, stem: str) -> list[LabelFile]:
-    """Return the label maps of a source file by its stem.
-
-    Names of label ids come from ``labels.json`` in the folder, ``{"<name>": {"1": "grey matter", ...}}``; without it
-    they are ``label 1`` and so on.
-    """
-    names_file = folder / "labels.json"
-    try:
-        names: dict[str, dict[str, str]] = json.loads(names_file.read_bytes()) if names_file.is_file() else {}
-    except ValueError as error:
-        raise FormatError(f"{names_file}: not valid JSON: {error}.") from None
-    found = []
-    for path in sorted(folder.glob(f"{stem}_*.nii*")):
-        name = stem_of(path).removeprefix(f"{stem}_")
-        declared = {int(key): text for key, text in names.get(name, {}).items()}
-        found.append(LabelFile(path, name, declared))
-    return found
 
 
 def convert(
@@ -60,6 +30,7 @@ def convert(
     labels: str | Path | None = None,
     scheduler: str = "sync",
     format: str = "auto",
+    replace: bool = False,
     progress: bool = True,
 ) -> PrepSummary:
     """Convert files and folders into a cohort, which is made when there is none.
@@ -80,6 +51,8 @@ def convert(
         See `mri_io.prep.run_tasks`.
     format
         Name of a reader, or ``"auto"`` to find it from the content.
+    replace
+        Also make those volumes anew, from changed files or options, of which results have been computed.
     progress
         Report on standard error.
 
@@ -99,86 +72,79 @@ def convert(
         raise ConfigError(expected_got("labels", expected="a folder of NIfTI label maps", got=folder))
     items = find_items(sources, format)
     opened = create_cohort(cohort)
-    stems: dict[str, Path] = {}
-    for item in items:
-        if (other := stems.setdefault(item.label, item.path)) != item.path:
-            raise ConfigError(f"{item.path} and {other} have one name; convert them in two cohorts or rename one.")
+    tasks = plan_conversion(items, opened, folder.resolve() if folder else None)
+    known = {task.item.label: task.identity for task in tasks}
 
     def record(label: str, outcome: dict[str, Any] | TaskFailure) -> None:
-        opened.clear_failure(label, STAGE)
+        opened.clear_failure(without_patient(label, known[label]), STAGE)
         if isinstance(outcome, TaskFailure):
-            opened.record_failure(label, outcome.error, STAGE, trace=outcome.traceback)
+            item, error, trace = (
+                without_patient(text, known[label]) for text in (label, outcome.error, outcome.traceback)
+            )
+            opened.record_failure(item, error, STAGE, trace=trace)
 
     return run_tasks(
-        _ConvertItem(opened.path.resolve(), folder.resolve() if folder else None),
-        items,
+        _Convert(opened.path.resolve(), replace),
+        tasks,
         scheduler=scheduler,
         description=STAGE,
-        labels=[item.label for item in items],
+        labels=[task.item.label for task in tasks],
         progress=progress,
         on_done=record,
     )
 
 
-class _ConvertItem:
+class _Convert:
     """Convert one volume; runs in a worker."""
 
-    def __init__(self, cohort: Path, labels: Path | None) -> None:
-        self.cohort, self.labels = cohort, labels
+    def __init__(self, cohort: Path, replace: bool) -> None:
+        self.cohort, self.replace = cohort, replace
 
-    def __call__(self, item: SourceItem) -> dict[str, Any]:
+    def __call__(self, task: ConversionTask) -> dict[str, Any]:
+        item, identity = task.item, task.identity
+        if identity is None:
+            identity = get_format(item.format).identify(item)  # raises what planning met
         opened = open_cohort(self.cohort)
-        stem = stem_of(item.path.with_suffix("")) if item.path.suffix != ".gz" else stem_of(item.path)
-        label_files = find_label_files(self.labels, stem) if self.labels else []
-        files = (*item.files, *(label.path for label in label_files))
-        source = Source(uri=item.path.name, sha256=file_sha256(files), format=item.format)
-        raw = get_format(item.format).read(item)
-        settings = {
-            "format": item.format,
-            "labels": {label.name: {str(k): v for k, v in label.labels.items()} for label in label_files},
-            "schema_version": SCHEMA_VERSION,
-            "group": item.options.get("group", ""),
-        }
+        files = (*item.files, *(label.path for label in task.labels))
+        source = Source(uri=task.uri, sha256=file_sha256(files), format=item.format)
+        settings = task.settings()
         converter = {"package": "mri-io", "version": version("mri-io"), "config_hash": config_hash(settings)}
-        volume_id, current = _volume_id(opened, raw, source, converter)
-        if current:
-            return {"status": "skipped", "volume": volume_id}
-        if volume_id in opened:
-            opened.remove_volume(volume_id)
-        attributes = dict(raw.attributes)
+        there = task.volume_id in opened
+        if there:
+            stored = opened[task.volume_id]
+            same = (stored.attributes.get("converter") or {}).get("config_hash") == converter["config_hash"]
+            if stored.source is not None and stored.source.sha256 == source.sha256 and same:
+                return {"status": "skipped", "volume": task.volume_id}
+            self._check_replaceable(stored, item.path)
+        raw = get_format(item.format).read(item)
         with opened.create_volume(
-            volume_id,
-            subject_id=raw.subject,
+            task.volume_id,
+            subject_id=identity.subject,
             source=source,
             header=raw.header,
             converter=converter,
-            attributes=attributes,
+            attributes=raw.attributes,
+            replace=there,
         ) as volume:
             made = Provenance.of("mri-io", f"convert {item.format}", settings)
             for element in raw.elements:
                 _write(volume, element, made, item)
-            for label in label_files:
+            for label in task.labels:
                 _write_labels(volume, label, raw, made)
-        return {"status": "done", "volume": volume_id}
+        return {"status": "done", "volume": task.volume_id}
 
-
-def _volume_id(cohort: Cohort, raw: RawVolume, source: Source, converter: Mapping[str, str]) -> tuple[str, bool]:
-    """Return the id of a source and whether it is there already, converted in the same way.
-
-    A second source of the same subject, session and acquisition gets the next run number.
-    """
-    session = f"_ses-{plain(raw.session)}" if raw.session else ""
-    start = f"{raw.subject}{session}_acq-{plain(raw.acquisition)}_run-"
-    for run in range(1, 1000):
-        volume_id = f"{start}{run}"
-        if volume_id not in cohort:
-            return volume_id, False
-        stored = cohort[volume_id]
-        if stored.source is not None and stored.source.uri == source.uri:
-            same = stored.source.sha256 == source.sha256
-            options = (stored.attributes.get("converter") or {}).get("config_hash") == converter["config_hash"]
-            return volume_id, same and options
-    raise ConfigError(f"{cohort.path}: more than 999 runs of {start}.")
+    def _check_replaceable(self, stored: Volume, path: Path) -> None:
+        """Raise StoreError when making a volume anew would throw away results computed from it."""
+        results = [
+            name
+            for name, element in stored.elements().items()
+            if not str(element.provenance.get("method")).startswith("convert ")
+        ]
+        if results and not self.replace:
+            raise StoreError(
+                f"{path}: the file or the options differ from those that {stored.id} was converted from, and "
+                f"{', '.join(results)} were computed from it. To discard them and convert again: --replace"
+            )
 
 
 def _write(volume: Volume, element: RawElement, made: Provenance, item: SourceItem) -> None:
@@ -195,7 +161,7 @@ def _write(volume: Volume, element: RawElement, made: Provenance, item: SourceIt
         ) as writer:
             for block in element.blocks():
                 writer.append(block)
-    except (ShapeError, FormatError) as error:
+    except (ShapeError, FormatError, SchemaError) as error:
         # The store names the place in the cohort; the user has to mend the file.
         raise type(error)(f"{item.path}: {element.path}: {str(error).rpartition(element.path + ': ')[2]}") from error
 

@@ -5,17 +5,16 @@ from pathlib import Path
 
 from mri_io.errors import ConfigError, FormatError, expected_got
 from mri_io.formats.bart import BartFormat
-from mri_io.formats.base import Format, RawElement, RawVolume, SourceItem
+from mri_io.formats.base import Format, Identity, RawElement, RawVolume, SourceItem
 from mri_io.formats.fastmri import FastMriFormat
 from mri_io.formats.ismrmrd import IsmrmrdFormat
 from mri_io.formats.nifti import NiftiFormat
 from mri_io.formats.png_pairs import PngPairsFormat
 
-__all__ = ["FORMATS", "Format", "RawElement", "RawVolume", "SourceItem", "find_items", "get_format"]
+__all__ = ["FORMATS", "Format", "Identity", "RawElement", "RawVolume", "SourceItem", "find_items", "get_format"]
 
 FORMATS: dict[str, Format] = {
-    reader.name: reader
-    for reader in (FastMriFormat(), IsmrmrdFormat(), BartFormat(), NiftiFormat(), PngPairsFormat())
+    reader.name: reader for reader in (FastMriFormat(), IsmrmrdFormat(), BartFormat(), NiftiFormat(), PngPairsFormat())
 }
 
 
@@ -50,7 +49,8 @@ def find_items(sources: Sequence[str | Path], format: str = "auto") -> list[Sour
                 expected_got("content", expected=f"one of the formats {names}", got="none of them", where=path)
             )
         items += found
-    return items
+    # A pair of files given as both, or a file and its folder, are one item.
+    return list({(item.path.resolve(), item.label): item for item in items}.values())
 
 
 def _find(path: Path, readers: list[Format]) -> list[SourceItem]:

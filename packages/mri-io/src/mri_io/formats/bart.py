@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 
 from mri_io.errors import FormatError, expected_got
-from mri_io.formats.base import RawElement, RawVolume, SourceItem, identify
+from mri_io.formats.base import Identity, RawElement, RawVolume, SourceItem, identify
 
 __all__ = ["BartFormat", "read_cfl"]
 
@@ -76,12 +76,14 @@ class BartFormat:
         return not header.is_file() or header.read_bytes()[:200].find(b"# Dimensions") >= 0
 
     def find(self, path: Path) -> list[SourceItem]:
-        """Return the pair once: as the item of its cfl file, or of a header without one."""
+        """Return the pair, the same item for either file of it."""
         data = path.with_suffix(".cfl")
-        if path.suffix == ".hdr" and data.is_file():
-            return []
         files = tuple(file for file in (path.with_suffix(".hdr"), data) if file.is_file())
         return [SourceItem(self.name, data, files, data.name)]
+
+    def identify(self, item: SourceItem) -> Identity:
+        """Return the identity after the file's name: BART files know no patient."""
+        return identify(item.path, item.path.stem, "bart")
 
     def read(self, item: SourceItem) -> RawVolume:
         """Read one pair."""
@@ -107,8 +109,7 @@ class BartFormat:
         mask = acquired_mask(kspace)
         if mask is not None:
             elements.append(mask)
-        subject, session = identify(item.path.stem)
-        return RawVolume(subject=subject, session=session, acquisition="bart", elements=tuple(elements))
+        return RawVolume(elements=tuple(elements))
 
 
 def acquired_mask(kspace: np.ndarray) -> RawElement | None:

@@ -11,7 +11,7 @@ import numpy as np
 
 from mri_io.schema.attributes import Header
 
-__all__ = ["Format", "RawElement", "RawVolume", "SourceItem", "file_sha256", "identify", "plain"]
+__all__ = ["Format", "Identity", "RawElement", "RawVolume", "SourceItem", "file_sha256", "identify", "plain"]
 
 
 @dataclass(frozen=True)
@@ -26,6 +26,19 @@ class SourceItem:
     files: tuple[Path, ...]
     label: str
     options: Mapping[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Identity:
+    """Whose scan it is: pseudonym, session and acquisition of the volume's id.
+
+    `patient` holds what the file calls the patient. It never reaches the store: it is there to be searched for.
+    """
+
+    subject: str
+    acquisition: str
+    session: str | None = None
+    patient: str | None = None
 
 
 @dataclass(frozen=True)
@@ -49,14 +62,10 @@ class RawElement:
 
 @dataclass(frozen=True)
 class RawVolume:
-    """A volume as a reader gives it. `subject` and `acquisition` are plain names, not yet ids."""
+    """A volume as a reader gives it."""
 
-    subject: str
-    acquisition: str
     elements: tuple[RawElement, ...]
     header: Header = field(default_factory=Header)
-    session: str | None = None
-    affine: np.ndarray | None = None
     attributes: Mapping[str, Any] = field(default_factory=dict)
 
 
@@ -71,6 +80,9 @@ class Format(Protocol):
 
     def find(self, path: Path) -> list[SourceItem]:
         """Return the volumes of a file or folder that `sniff` accepted."""
+
+    def identify(self, item: SourceItem) -> Identity:
+        """Return whose scan a volume is, from metadata alone; raise FormatError where there is none to read."""
 
     def read(self, item: SourceItem) -> RawVolume:
         """Read one volume; raise FormatError where the file is not what it should be."""
@@ -91,17 +103,25 @@ def plain(text: str) -> str:
     return re.sub(r"[^A-Za-z0-9]", "", text)
 
 
-_BIDS = re.compile(r"^sub-(?P<sub>[A-Za-z0-9]+)(?:_ses-(?P<ses>[A-Za-z0-9]+))?")
+_BIDS = re.compile(r"sub-(?P<sub>[A-Za-z0-9]+)(?:_ses-(?P<ses>[A-Za-z0-9]+))?(?=_|$)")
+_SUBJECT_FOLDER = re.compile(r"sub-[A-Za-z0-9]+")
 
 
-def identify(stem: str, patient: str | None = None) -> tuple[str, str | None]:
-    """Return pseudonym and session for a file.
+def identify(path: Path, stem: str, acquisition: str, patient: str | None = None) -> Identity:
+    """Return the identity of a file.
 
-    A stem in the form ``sub-X[_ses-Y]`` is taken as the pseudonym it is. Anything else, patient ids above all, goes
-    through SHA-256, of which the first 12 digits are kept: the same patient gets the same pseudonym in every file.
+    A stem in the form ``sub-X[_ses-Y]`` is taken as the pseudonym it is, else a folder ``sub-X`` above the file.
+    Otherwise the pseudonym is the first 12 digits of the SHA-256 of the patient's id: one patient gets one pseudonym
+    in every file. A file that names no patient counts as a subject of its own, after its folder and name.
     """
+    acquisition = plain(acquisition)
     found = _BIDS.match(stem)
     if found:
-        return f"sub-{found['sub']}", found["ses"]
-    digest = hashlib.sha256((patient or stem).encode()).hexdigest()
-    return f"sub-{digest[:12]}", None
+        return Identity(f"sub-{found['sub']}", acquisition, found["ses"], patient)
+    parents = path.resolve().parents
+    if not patient:
+        folder = next((f.name for f in parents if _SUBJECT_FOLDER.fullmatch(f.name)), None)
+        if folder is not None:
+            return Identity(folder, acquisition)
+    digest = hashlib.sha256((patient or f"{parents[0].name}/{stem}").encode()).hexdigest()
+    return Identity(f"sub-{digest[:12]}", acquisition, patient=patient)

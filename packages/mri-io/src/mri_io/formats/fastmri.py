@@ -7,9 +7,9 @@ import h5py
 import numpy as np
 
 from mri_io.errors import FormatError, expected_got
-from mri_io.formats.base import RawElement, RawVolume, SourceItem, identify, plain
+from mri_io.formats.base import Identity, RawElement, RawVolume, SourceItem, identify, plain
 from mri_io.formats.hdf5 import is_hdf5, open_hdf5
-from mri_io.formats.xml_header import deidentified_xml, header_from_xml
+from mri_io.formats.xml_header import deidentified_xml, header_from_xml, patient_of
 from mri_io.schema.attributes import Header
 
 __all__ = ["FastMriFormat"]
@@ -39,6 +39,14 @@ class FastMriFormat:
     def find(self, path: Path) -> list[SourceItem]:
         """Return the one volume of a file."""
         return [SourceItem(self.name, path, (path,), path.name)]
+
+    def identify(self, item: SourceItem) -> Identity:
+        """Return the identity after the attributes ``patient_id`` and ``acquisition``."""
+        with open_hdf5(item.path) as file:
+            patient = _text(file.attrs.get("patient_id", ""))
+            acquisition = plain(_text(file.attrs.get("acquisition", ""))) or "fastmri"
+            xml = _header_xml(file)
+        return identify(item.path, item.path.stem, acquisition, patient or patient_of(xml))
 
     def read(self, item: SourceItem) -> RawVolume:
         """Read metadata; k-space is read slice by slice when it is asked for."""
@@ -80,14 +88,8 @@ class FastMriFormat:
                 if key in file:
                     image = np.asarray(file[key], dtype=np.float32)
                     elements.append(RawElement.of(f"recon/{name}", image, dims=("slice", "y", "x")))
-            xml = _text(file["ismrmrd_header"][()]) if "ismrmrd_header" in file else ""
-            patient = str(file.attrs.get("patient_id", "")) or None
-            acquisition = plain(str(file.attrs.get("acquisition", ""))) or "fastmri"
-        subject, session = identify(path.stem, patient)
+            xml = _header_xml(file)
         return RawVolume(
-            subject=subject,
-            session=session,
-            acquisition=acquisition,
             elements=tuple(elements),
             header=header_from_xml(xml) if xml else Header(),
             attributes={"ismrmrd_xml": deidentified_xml(xml)} if xml else {},
@@ -100,6 +102,10 @@ def _slices(path: Path) -> Iterator[np.ndarray]:
         for index in range(kspace.shape[0]):
             block = np.asarray(kspace[index], dtype=np.complex64)
             yield block[None] if block.ndim == 3 else block[None, None]
+
+
+def _header_xml(file: h5py.File) -> str:
+    return _text(file["ismrmrd_header"][()]) if "ismrmrd_header" in file else ""
 
 
 def _text(value: bytes | str) -> str:

@@ -9,9 +9,10 @@ import numpy as np
 
 from mri_io.errors import FormatError, NonFiniteError, expected_got
 from mri_io.formats.bart import acquired_mask
-from mri_io.formats.base import RawElement, RawVolume, SourceItem, identify, plain
-from mri_io.formats.hdf5 import is_hdf5
-from mri_io.formats.xml_header import deidentified_xml, header_from_xml
+from mri_io.formats.base import Identity, RawElement, RawVolume, SourceItem, identify, plain
+from mri_io.formats.hdf5 import is_hdf5, open_hdf5
+from mri_io.formats.xml_header import deidentified_xml, header_from_xml, line_offset, patient_of
+from mri_io.schema.attributes import Header
 
 __all__ = ["IsmrmrdFormat"]
 
@@ -56,37 +57,43 @@ class IsmrmrdFormat:
             for g in groups
         ]
 
+    def identify(self, item: SourceItem) -> Identity:
+        """Return the identity after the header's subject and sequence."""
+        with open_hdf5(item.path) as file:
+            xml = _text(np.ravel(file[item.options["group"]]["xml"][()])[0])
+        acquisition = plain(header_from_xml(xml).sequence or "") or "ismrmrd"
+        return identify(item.path, item.path.stem, acquisition, patient_of(xml))
+
     def read(self, item: SourceItem) -> RawVolume:
         """Sort the acquisitions of one data set."""
         path = item.path
-        try:
-            dataset = ismrmrd.Dataset(str(path), item.options["group"], create_if_needed=False)
-            xml = _text(dataset.read_xml_header())
-            count = dataset.number_of_acquisitions() if "data" in dataset.list() else 0
-            acquisitions = [dataset.read_acquisition(number) for number in range(count)]
-            dataset.close()
-        except (OSError, RuntimeError, KeyError, LookupError, ValueError) as error:
-            raise FormatError(
-                f"{path}: expected readable ISMRMRD acquisitions, got: {error}. The file is truncated or damaged."
-            ) from error
+        xml, acquisitions = _acquisitions(path, item.options["group"])
         header = header_from_xml(xml)
         _refuse(header.trajectory not in (None, "cartesian"), path, "trajectory", "cartesian", header.trajectory)
         used = [a for a in acquisitions if not any(a.is_flag_set(flag) for flag in _SKIPPED)]
         _refuse(not used, path, "acquisitions", "imaging readouts", f"{len(acquisitions)} others")
-        kspace, attributes = _sorted(used, header, path)
+        kspace, attributes = _sorted(used, header, line_offset(xml), path)
         elements = [RawElement.of("kspace", kspace, attributes=attributes)]
         mask = acquired_mask(kspace)
         if mask is not None:
             elements.append(mask)
-        subject, session = identify(path.stem, _patient(xml))
-        return RawVolume(
-            subject=subject,
-            session=session,
-            acquisition=plain(header.sequence or "") or "ismrmrd",
-            elements=tuple(elements),
-            header=header,
-            attributes={"ismrmrd_xml": deidentified_xml(xml)},
-        )
+        return RawVolume(elements=tuple(elements), header=header, attributes={"ismrmrd_xml": deidentified_xml(xml)})
+
+
+def _acquisitions(path: Path, group: str) -> tuple[str, list[Any]]:
+    """Return the XML header and all acquisitions of a data set."""
+    try:
+        dataset = ismrmrd.Dataset(str(path), group, mode="r")
+        try:
+            xml = _text(dataset.read_xml_header())
+            count = dataset.number_of_acquisitions() if "data" in dataset.list() else 0
+            return xml, [dataset.read_acquisition(number) for number in range(count)]
+        finally:
+            dataset.close()
+    except (OSError, RuntimeError, KeyError, LookupError, ValueError) as error:
+        raise FormatError(
+            f"{path}: expected readable ISMRMRD acquisitions, got: {error}. The file is truncated or damaged."
+        ) from error
 
 
 def _refuse(wrong: bool, path: Path, what: str, expected: object, got: object) -> None:
@@ -95,44 +102,39 @@ def _refuse(wrong: bool, path: Path, what: str, expected: object, got: object) -
         raise FormatError(expected_got(what, expected=expected, got=got, where=path, fix=fix))
 
 
-def _sorted(used: list[Any], header: Any, path: Path) -> tuple[np.ndarray, dict[str, Any]]:
+def _sorted(used: list[Any], header: Header, offset: int, path: Path) -> tuple[np.ndarray, dict[str, Any]]:
     """Return k-space (slice, coil, ky, kx) and attributes of readouts."""
-    for counter in ("kspace_encode_step_2", "contrast", "phase", "repetition", "set", "segment"):
+    for counter in ("kspace_encode_step_2", "contrast", "phase", "repetition", "set"):
         values = sorted({int(getattr(a.idx, counter)) for a in used})
-        if counter != "segment":
-            _refuse(len(values) > 1, path, f"counter {counter}", "one value", values)
+        _refuse(len(values) > 1, path, f"counter {counter}", "one value", values)
+    reverse = any(a.is_flag_set(ismrmrd.ACQ_IS_REVERSE) for a in used)
+    _refuse(reverse, path, "readouts", "one direction", "reversed ones (echo-planar imaging)")
     lengths = sorted({a.data.shape for a in used})
     _refuse(len(lengths) > 1, path, "readouts", "one shape (coils, samples)", lengths)
     coils, samples = lengths[0]
     _refuse(
         any(a.center_sample not in (0, samples // 2) for a in used), path, "echo", "symmetric", "an asymmetric echo"
     )
-    encoded = header.encoded_matrix or (samples, 1 + max(a.idx.kspace_encode_step_1 for a in used), 1)
-    rows = int(max(encoded[1], 1 + max(a.idx.kspace_encode_step_1 for a in used)))
+    lines = [int(a.idx.kspace_encode_step_1) + offset for a in used]
+    rows = header.encoded_matrix[1] if header.encoded_matrix else 1 + max(lines)
+    outside = min(lines) < 0 or max(lines) >= rows
+    _refuse(outside, path, "lines of k-space", f"rows 0 .. {rows - 1}", f"rows {min(lines)} .. {max(lines)}")
     slices = 1 + max(int(a.idx.slice) for a in used)
     kspace = np.zeros((slices, coils, rows, samples), np.complex64)
     counts = np.zeros((slices, rows), np.int64)
-    for a in used:
+    for a, row in zip(used, lines, strict=True):
         if not np.isfinite(a.data).all():
             what = f"readout of slice {a.idx.slice}, line {a.idx.kspace_encode_step_1}"
             raise NonFiniteError(expected_got(what, expected="finite numbers", got="NaN or infinity", where=path))
-        line = a.data[:, ::-1] if a.is_flag_set(ismrmrd.ACQ_IS_REVERSE) else a.data
-        kspace[a.idx.slice, :, a.idx.kspace_encode_step_1] += line
-        counts[a.idx.slice, a.idx.kspace_encode_step_1] += 1
+        kspace[a.idx.slice, :, row] += a.data
+        counts[a.idx.slice, row] += 1
     kspace /= np.maximum(counts, 1)[:, None, :, None]
-    recon = header.recon_matrix[0] if header.recon_matrix else samples
-    attributes: dict[str, Any] = {"averages": int(counts.max()), "oversampling_removed": 1.0}
-    if recon < samples and header.recon_matrix and _oversampled(header, samples):
-        kspace = _crop_readout(kspace, recon)
-        attributes["oversampling_removed"] = samples / recon
+    attributes = {"averages": int(counts.max()), "oversampling_removed": 1.0}
+    if header.encoded_fov_m and header.recon_fov_m and header.encoded_fov_m[0] > 1.01 * header.recon_fov_m[0]:
+        length = round(samples * header.recon_fov_m[0] / header.encoded_fov_m[0])
+        kspace = _crop_readout(kspace, length)
+        attributes["oversampling_removed"] = samples / length
     return kspace, attributes
-
-
-def _oversampled(header: Any, samples: int) -> bool:
-    """Whether the encoded field of view along the readout exceeds the reconstructed one."""
-    if not (header.encoded_fov_m and header.recon_fov_m):
-        return False
-    return bool(header.encoded_fov_m[0] > 1.01 * header.recon_fov_m[0])
 
 
 def _crop_readout(kspace: np.ndarray, length: int) -> np.ndarray:
@@ -147,11 +149,3 @@ def _crop_readout(kspace: np.ndarray, length: int) -> np.ndarray:
 
 def _text(value: Any) -> str:
     return value.decode("utf-8", errors="replace") if isinstance(value, bytes) else str(value)
-
-
-def _patient(xml: str) -> str | None:
-    try:
-        subject = ismrmrd.xsd.CreateFromDocument(xml).subjectInformation
-    except Exception:  # the parser raises whatever its XML library does
-        return None
-    return getattr(subject, "patientID", None) or getattr(subject, "patientName", None)

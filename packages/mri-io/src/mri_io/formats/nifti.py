@@ -1,6 +1,7 @@
 """NIfTI images through nibabel; the affine is kept as it is."""
 
 import gzip
+import re
 from pathlib import Path
 from typing import Any
 
@@ -8,15 +9,38 @@ import nibabel
 import numpy as np
 
 from mri_io.errors import FormatError, NonFiniteError, expected_got
-from mri_io.formats.base import RawElement, RawVolume, SourceItem, identify, plain
+from mri_io.formats.base import Identity, RawElement, RawVolume, SourceItem, identify, plain
 from mri_io.schema.attributes import Header
 
-__all__ = ["NiftiFormat", "read_nifti", "stem_of"]
+__all__ = ["NiftiFormat", "contrast_of", "read_nifti", "stem_of"]
 
 
 def stem_of(path: Path) -> str:
     """Return a file's name without ``.nii`` or ``.nii.gz``."""
     return path.name.removesuffix(".gz").removesuffix(".nii")
+
+
+_CONTRASTS = re.compile(
+    r"(?:^|[_\W])(t1w?|t2w?|t2star|pdw?|flair|dwi|adc|b0|bold|cine|swi|t1ce|t1c|t1gd|t1n|t2f|mprage|angio|hbv)(?=[_\W]|$)"
+)
+
+
+def contrast_of(stem: str) -> str:
+    """Return the contrast that a file's name states, else ``image``.
+
+    Of names in the BIDS form it is the suffix; in others a known word is looked for, since the rest may be a person's
+    name.
+
+    Examples
+    --------
+    >>> contrast_of("sub-01_ses-2_T1w"), contrast_of("DOE_JOHN_t2"), contrast_of("DOE_JOHN")
+    ('t1w', 't2', 'image')
+    """
+    if stem.startswith("sub-"):
+        last = stem.rsplit("_", 1)[-1]
+        return plain(last).lower() if "_" in stem and "-" not in last else "image"
+    found = _CONTRASTS.search(stem.lower())
+    return found[1] if found else "image"
 
 
 def read_nifti(path: Path) -> tuple[np.ndarray, np.ndarray]:
@@ -77,6 +101,10 @@ class NiftiFormat:
         """Return the one image of a file."""
         return [SourceItem(self.name, path, (path,), path.name)]
 
+    def identify(self, item: SourceItem) -> Identity:
+        """Return the identity after the file's name; free text of the header is not looked at."""
+        return identify(item.path, stem_of(item.path), contrast_of(stem_of(item.path)))
+
     def read(self, item: SourceItem) -> RawVolume:
         """Read one image."""
         array, affine = read_nifti(item.path)
@@ -87,13 +115,9 @@ class NiftiFormat:
             )
         fits = array.dtype.kind in "iub" and array.min() >= -(2**15) and array.max() < 2**15
         array = array.astype(np.int16 if fits else np.float32)
-        stem = stem_of(item.path)
-        contrast = plain(stem.rsplit("_", 1)[-1]).lower() or "image"
-        subject, session = identify(stem)
         x, y, z = array.shape[::-1]
         step = np.linalg.norm(affine[:3, :3], axis=0) / 1000
         header = Header(recon_matrix=(x, y, z), recon_fov_m=(step[0] * x, step[1] * y, step[2] * z))
+        contrast = contrast_of(stem_of(item.path))
         element = RawElement.of(f"image/{contrast}", array, dims=("slice", "y", "x"), affine=affine)
-        return RawVolume(
-            subject=subject, session=session, acquisition=contrast, elements=(element,), header=header, affine=affine
-        )
+        return RawVolume(elements=(element,), header=header)

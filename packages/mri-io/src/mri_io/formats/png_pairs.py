@@ -7,16 +7,18 @@ import numpy as np
 from PIL import Image, UnidentifiedImageError
 
 from mri_io.errors import FormatError, ShapeError, expected_got
-from mri_io.formats.base import RawElement, RawVolume, SourceItem, identify
+from mri_io.formats.base import Identity, RawElement, RawVolume, SourceItem, identify
 
 __all__ = ["PngPairsFormat"]
+
+MOST_LABELS = 32
 
 
 class PngPairsFormat:
     """Frames of a patient are stacked along ``slice`` in the order of their names.
 
     The patient is the name up to ``-IM`` (or the name's part before the last ``-`` or ``_`` number). Masks may hold 0
-    and 255 or label ids; a binary mask becomes label 1 of ``seg/labels``.
+    and 255 or label ids; a binary mask becomes label 1 of ``seg/mask``.
     """
 
     name = "png-pairs"
@@ -42,30 +44,43 @@ class PngPairsFormat:
             items.append(SourceItem(self.name, path / "Images" / folder / patient, files, label, options))
         return items
 
+    def identify(self, item: SourceItem) -> Identity:
+        """Return the identity after the patient's part of the files' names."""
+        patient = item.options["patient"]
+        return identify(item.path, patient, "png", patient)
+
     def read(self, item: SourceItem) -> RawVolume:
         """Read the frames of one patient."""
         images, masks = item.options["images"], item.options["masks"]
         missing = [mask for mask in masks if not mask.is_file()]
         if missing:
             raise FormatError(f"{missing[0]}: expected the mask of {images[0].name}, found no file.")
-        frames = np.stack(_same_size(images)).astype(np.int16)
-        labels = np.stack(_same_size(masks))
+        frames = np.stack(_same_size(images, "L"))
+        labels = np.stack(_same_size(masks, "P"))
         if labels.shape != frames.shape:
-            raise ShapeError(
-                expected_got("mask size", expected=frames.shape, got=labels.shape, where=masks[0].parent)
+            raise ShapeError(expected_got("mask size", expected=frames.shape, got=labels.shape, where=masks[0].parent))
+        values = np.unique(labels).tolist()
+        if set(values) <= {0, 255}:
+            labels, values = labels // 255, [0, 1]
+        ids = [int(value) for value in values if value]
+        if len(ids) > MOST_LABELS or max(ids) > 255:
+            raise FormatError(
+                expected_got(
+                    "mask",
+                    expected=f"0 and 255, or up to {MOST_LABELS} label ids below 256",
+                    got=f"{len(ids)} values up to {max(ids)}",
+                    where=masks[0].parent,
+                )
             )
-        values = np.unique(labels)
-        if set(values.tolist()) <= {0, 255}:
-            labels = labels // 255
-        ids = [int(value) for value in np.unique(labels) if value]
-        names = {value: f"label {value}" for value in ids} if ids and max(ids) > 1 else {1: "structure"}
-        subject, _ = identify(item.options["patient"])
+        name, declared = item.options.get("labels", ("mask", {}))
+        names = dict(declared) or ({1: "structure"} if ids == [1] else {n: f"label {n}" for n in ids})
+        dims = ("slice", "y", "x")
         elements = (
-            RawElement.of("image/grey", frames, dims=("slice", "y", "x")),
-            RawElement.of("seg/labels", labels.astype(np.uint8), dims=("slice", "y", "x"), labels=names),
+            RawElement.of("image/cine", frames.astype(np.int16 if frames.max() < 2**15 else np.float32), dims=dims),
+            RawElement.of(f"seg/{name}", labels.astype(np.uint8), dims=dims, labels=names),
         )
-        frame_names = {"frames": [re.sub(r"^.*?(?=IM)", "", image.name) for image in images]}
-        return RawVolume(subject=subject, acquisition="png", elements=elements, attributes=frame_names)
+        frame_names = [image.name.removeprefix(item.options["patient"]).lstrip("-_") for image in images]
+        return RawVolume(elements=elements, attributes={"frames": frame_names})
 
 
 def _patient(name: str) -> str:
@@ -73,12 +88,14 @@ def _patient(name: str) -> str:
     return prefix or Path(name).stem
 
 
-def _same_size(files: tuple[Path, ...]) -> list[np.ndarray]:
+def _same_size(files: tuple[Path, ...], mode: str) -> list[np.ndarray]:
+    """Return files as arrays; colours become `mode` L, grey, or are kept as the indices of a palette, P."""
     arrays = []
     for file in files:
         try:
             with Image.open(file) as image:
-                arrays.append(np.asarray(image.convert("L") if image.mode not in ("L", "I;16", "I") else image))
+                plain = image.mode in ("L", "I;16", "I", "1", mode)
+                arrays.append(np.asarray(image if plain else image.convert("L")) * (255 if image.mode == "1" else 1))
         except (OSError, UnidentifiedImageError, SyntaxError) as error:
             raise FormatError(f"{file}: expected a readable PNG, got: {error}. The file is damaged.") from error
         if arrays[-1].shape != arrays[0].shape:

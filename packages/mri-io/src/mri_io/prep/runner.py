@@ -4,6 +4,7 @@ import logging
 import os
 import re
 import traceback
+import uuid
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -169,11 +170,10 @@ def _run_on_dask(function: Task, items: Sequence[Any], scheduler: str, retries: 
     from distributed import as_completed
 
     with _client(scheduler, len(items)) as client:
+        run = uuid.uuid4().hex  # a key that an earlier run used on a shared scheduler would give its old result
         remote = client.scatter(function, broadcast=True, hash=False)
         futures = {
-            client.submit(_guarded, remote, item, retries=retries, pure=False, key=f"item-{position}-{id(items)}"): (
-                position
-            )
+            client.submit(_guarded, remote, item, retries=retries, pure=False, key=f"item-{position}-{run}"): (position)
             for position, item in enumerate(items)
         }
         try:

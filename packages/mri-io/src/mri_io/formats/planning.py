@@ -1,0 +1,172 @@
+"""What a conversion will make: which file becomes which volume, with which label maps."""
+
+import json
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from mri_io.errors import ConfigError, FormatError, expected_got
+from mri_io.formats import FORMATS
+from mri_io.formats.base import Identity, SourceItem
+from mri_io.formats.nifti import stem_of
+from mri_io.schema.elements import SCHEMA_VERSION
+from mri_io.store.cohort import Cohort
+
+__all__ = ["ConversionTask", "LabelFile", "match_labels", "plan_conversion", "without_patient"]
+
+
+@dataclass(frozen=True)
+class LabelFile:
+    """A NIfTI label map that belongs to a source file, ``<stem>_<name>.nii.gz``."""
+
+    path: Path
+    name: str
+    labels: Mapping[int, str]
+
+
+@dataclass(frozen=True)
+class ConversionTask:
+    """One volume to make. `identity` is None when the file does not let itself be identified; `uri` is its name."""
+
+    item: SourceItem
+    identity: Identity | None
+    volume_id: str
+    uri: str
+    labels: tuple[LabelFile, ...] = ()
+
+    def settings(self) -> dict[str, Any]:
+        """Return the options that decide what is made, for provenance and resuming."""
+        declared = {label.name: {str(k): v for k, v in label.labels.items()} for label in self.labels}
+        if "labels" in self.item.options:
+            name, ids = self.item.options["labels"]
+            declared[name] = {str(k): v for k, v in ids.items()}
+        return {
+            "format": self.item.format,
+            "labels": declared,
+            "schema_version": SCHEMA_VERSION,
+            "group": self.item.options.get("group", ""),
+        }
+
+
+def plan_conversion(items: Sequence[SourceItem], cohort: Cohort, labels: Path | None) -> list[ConversionTask]:
+    """Decide the volume id of every item, the same ones whatever order the work is done in.
+
+    A source that the cohort knows by subject, acquisition and file name keeps its id; new sources of the same
+    subject and acquisition get the lowest free run numbers in the order of their names.
+
+    Raises
+    ------
+    ConfigError
+        When two files would be the same scan, or no label map fits any source.
+    """
+    matched = match_labels(labels, items) if labels is not None else {}
+    maps = {label.path.resolve() for found in matched.values() for label in found}
+    items = [_with_label_names(item, labels) for item in items if item.path.resolve() not in maps]
+    unmatched = not maps and not any("labels" in item.options for item in items)
+    if labels is not None and unmatched:
+        expected = f"<name of a source>_<name of the labels>.nii.gz, e.g. {_stem(items[0])}_tissue.nii.gz"
+        got = [path.name for path in sorted(labels.glob("*.nii*"))[:3]] or "no NIfTI file"
+        raise ConfigError(expected_got("label maps", expected=expected, got=got, where=labels))
+    groups: dict[str, list[tuple[str, SourceItem, Identity]]] = {}
+    tasks = []
+    for item in items:
+        try:
+            identity = FORMATS[item.format].identify(item)
+        except (FormatError, OSError, KeyError):
+            # The worker meets the error again and reports it as this item's failure.
+            tasks.append(ConversionTask(item, None, "", item.path.name))
+            continue
+        session = f"_ses-{identity.session}" if identity.session else ""
+        start = f"{identity.subject}{session}_acq-{identity.acquisition}_run-"
+        uri = without_patient(item.path.name, identity)
+        if "group" in item.options:
+            uri += f":{item.options['group']}"
+        groups.setdefault(start, []).append((uri, item, identity))
+    for start, members in groups.items():
+        runs = _run_numbers(cohort, start, [(uri, item.path) for uri, item, _ in members])
+        for uri, item, identity in members:
+            found = tuple(matched.get(item.path, ()))
+            tasks.append(ConversionTask(item, identity, f"{start}{runs[uri]}", uri, found))
+    order = {(item.path, item.label): position for position, item in enumerate(items)}
+    return sorted(tasks, key=lambda task: order[task.item.path, task.item.label])
+
+
+def _run_numbers(cohort: Cohort, start: str, sources: Sequence[tuple[str, Path]]) -> dict[str, int]:
+    """Return the run number of each source name within one subject, session and acquisition."""
+    runs: dict[str, int] = {}
+    taken: set[int] = set()
+    for volume_id in cohort.volume_ids():
+        if volume_id.startswith(start):
+            number, source = int(volume_id.removeprefix(start)), cohort[volume_id].source
+            taken.add(number)
+            if source is not None:
+                runs[source.uri] = number
+    seen: dict[str, Path] = {}
+    for uri, path in sorted(sources, key=lambda source: (source[0], str(source[1]))):
+        if uri in seen:
+            raise ConfigError(
+                f"{seen[uri]} and {path} would be the same scan, {start}N, by their names. "
+                "Rename one (sub-X_...), or convert them into two cohorts."
+            )
+        seen[uri] = path
+        if uri not in runs:
+            runs[uri] = min(set(range(1, len(taken) + 2)) - taken)
+            taken.add(runs[uri])
+    return runs
+
+
+def match_labels(folder: Path, items: Sequence[SourceItem]) -> dict[Path, list[LabelFile]]:
+    """Return the label maps of each source file: those named after it, ``<stem>_<name>.nii[.gz]``.
+
+    Where two stems fit, as ``sub-01`` and ``sub-01_T2w`` do ``sub-01_T2w_tissue.nii.gz``, the longer is taken. Names of
+    label ids come from ``labels.json`` in the folder, ``{"<name>": {"1": "grey matter", ...}}``; without it they are
+    ``label 1`` and so on.
+    """
+    names = read_label_names(folder)
+    stems = {_stem(item): item.path for item in items if item.format != "png-pairs"}
+    found: dict[Path, list[LabelFile]] = {}
+    for path in sorted(folder.glob("*.nii*")):
+        fitting = [stem for stem in stems if stem_of(path).startswith(f"{stem}_")]
+        if not fitting:
+            continue
+        stem = max(fitting, key=len)
+        name = stem_of(path).removeprefix(f"{stem}_")
+        declared = {int(key): text for key, text in names.get(name, {}).items()}
+        found.setdefault(stems[stem], []).append(LabelFile(path, name, declared))
+    return found
+
+
+def read_label_names(folder: Path) -> dict[str, dict[str, str]]:
+    """Return the content of ``labels.json``, empty without it."""
+    path = folder / "labels.json"
+    if not path.is_file():
+        return {}
+    try:
+        names = json.loads(path.read_bytes())
+        return {str(name): {str(int(key)): str(text) for key, text in ids.items()} for name, ids in names.items()}
+    except (ValueError, AttributeError) as error:
+        form = '{"tissue": {"1": "grey matter"}}'
+        raise FormatError(f"{path}: expected label names in the form {form}, got: {error}.") from None
+
+
+def _with_label_names(item: SourceItem, folder: Path | None) -> SourceItem:
+    """Name the masks of a folder of PNGs after the one entry of ``labels.json``."""
+    names = read_label_names(folder) if folder is not None and item.format == "png-pairs" else {}
+    if len(names) != 1:
+        return item
+    name, ids = next(iter(names.items()))
+    return replace(item, options={**item.options, "labels": (name, {int(k): v for k, v in ids.items()})})
+
+
+def _stem(item: SourceItem) -> str:
+    name = stem_of(item.path)
+    return name if name != item.path.name else item.path.stem
+
+
+def without_patient(text: str, identity: Identity | None) -> str:
+    """Return text in which what the file calls the patient is replaced by the pseudonym."""
+    if identity is None or not identity.patient or identity.patient == identity.subject:
+        return text
+    return re.sub(re.escape(identity.patient), identity.subject, text, flags=re.IGNORECASE)
