@@ -1,7 +1,7 @@
 """The data commands of ``mri-cli``."""
 
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
 
@@ -96,28 +96,29 @@ def split(
     name: Annotated[str, typer.Option(help="Name of the split.")] = "default",
 ) -> None:
     """Divide the subjects of a cohort into train, val and test."""
+    from mri_io.describe import split_sizes
     from mri_io.store import make_split, open_cohort
 
     opened = open_cohort(cohort)
-    parts = (train, val, test)
-    chosen: dict[str, Any] = {"fractions": parts} if max(parts) <= 1 and sum(parts) <= 1.001 else {}
-    if not chosen:
-        chosen = {"counts": [int(number) for number in parts]}
-    made = make_split(opened, name, seed=seed, **chosen)
+    made = make_split(opened, name, seed=seed, **split_sizes(train, val, test))
     opened.write_split(made)
     typer.echo(f"{name}: {len(made.train)} train, {len(made.val)} val, {len(made.test)} test subjects")
 
 
 def stats(
     cohort: Cohort,
-    elements: Annotated[list[str] | None, typer.Option("--element", help="Element; repeat for several.")] = None,
+    elements: Annotated[
+        list[str] | None,
+        typer.Option("--element", help="Element; repeat for several [all images and reconstructions]."),
+    ] = None,
     split: Annotated[str, typer.Option(help="Name of the split; its training part is used.")] = "default",
 ) -> None:
     """Compute intensity statistics over the training part of a split."""
-    from mri_io.describe import print_statistics
+    from mri_io.describe import image_elements, print_statistics
     from mri_io.store import compute_statistics, open_cohort
 
-    print_statistics(compute_statistics(open_cohort(cohort), elements or ["recon/reference"], split=split))
+    opened = open_cohort(cohort)
+    print_statistics(compute_statistics(opened, elements or image_elements(opened, split), split=split))
 
 
 def export(
@@ -139,11 +140,12 @@ def report(
     cohort: Cohort,
     out: Annotated[Path | None, typer.Option(help="The HTML file [COHORT/report.html].")] = None,
     volume: Annotated[list[str] | None, typer.Option(help="Volume to show; repeat for several.")] = None,
+    slice: Annotated[int | None, typer.Option(help="Slice to show, counted from 0 [the middle one].")] = None,
 ) -> None:
     """Write a self-contained HTML page: images, errors, labels, metrics, curves, provenance."""
     from mri_io.report import write_report
 
-    typer.echo(write_report(cohort, out or cohort / "report.html", volumes=volume))
+    typer.echo(write_report(cohort, out or cohort / "report.html", volumes=volume, slice=slice))
 
 
 simulate = typer.Typer(help="Make raw files without any download.", no_args_is_help=True)

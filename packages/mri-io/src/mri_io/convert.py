@@ -21,6 +21,8 @@ from mri_io.store.volume import Volume
 __all__ = ["convert"]
 
 STAGE = "convert"
+PIXEL_TOLERANCE = 0.02
+"""Relative; headers round fields of view to millimetres."""
 
 
 def convert(
@@ -115,7 +117,7 @@ class _Convert:
             same = (stored.attributes.get("converter") or {}).get("config_hash") == converter["config_hash"]
             if stored.source is not None and stored.source.sha256 == source.sha256 and same:
                 return {"status": "skipped", "volume": task.volume_id}
-            self._check_replaceable(stored, item.path)
+            self._check_replaceable(stored, task)
         raw = get_format(item.format).read(item)
         with opened.create_volume(
             task.volume_id,
@@ -133,17 +135,19 @@ class _Convert:
                 _write_labels(volume, label, raw, made)
         return {"status": "done", "volume": task.volume_id}
 
-    def _check_replaceable(self, stored: Volume, path: Path) -> None:
-        """Raise StoreError when making a volume anew would throw away results computed from it."""
-        results = [
+    def _check_replaceable(self, stored: Volume, task: ConversionTask) -> None:
+        """Raise StoreError when making a volume anew would throw away results, or labels that are not given now."""
+        given = {f"seg/{name}" for name in task.settings()["labels"]}
+        lost = [
             name
             for name, element in stored.elements().items()
             if not str(element.provenance.get("method")).startswith("convert ")
+            or (element.type == "seg" and name not in given and task.item.format != "png-pairs")
         ]
-        if results and not self.replace:
+        if lost and not self.replace:
             raise StoreError(
-                f"{path}: the file or the options differ from those that {stored.id} was converted from, and "
-                f"{', '.join(results)} were computed from it. To discard them and convert again: --replace"
+                f"{task.item.path}: the file or the options differ from those that {stored.id} was converted from, "
+                f"and converting again would discard {', '.join(lost)}. To do so: --replace"
             )
 
 
@@ -173,7 +177,7 @@ def _write_labels(volume: Volume, label: LabelFile, raw: RawVolume, made: Proven
         raise FormatError(expected_got("label map", expected="integers from 0", got="others", where=label.path))
     ids = [int(value) for value in np.unique(rounded) if value]
     names = dict(label.labels) or {value: f"label {value}" for value in ids or [1]}
-    _check_grid(rounded.shape, label.path, raw)
+    _check_grid(rounded.shape, affine, label.path, raw)
     dtype = np.uint8 if max([*names, *ids]) < 256 else np.uint16
     element = RawElement.of(
         f"seg/{label.name}", rounded.astype(dtype), dims=("slice", "y", "x"), affine=affine, labels=names
@@ -181,7 +185,7 @@ def _write_labels(volume: Volume, label: LabelFile, raw: RawVolume, made: Proven
     _write(volume, element, made, SourceItem("nifti", label.path, (label.path,), label.path.name))
 
 
-def _check_grid(shape: tuple[int, ...], path: Path, raw: RawVolume) -> None:
+def _check_grid(shape: tuple[int, ...], affine: np.ndarray, path: Path, raw: RawVolume) -> None:
     """Raise ShapeError when a label map is on no image's grid, nor on that of fully sampled k-space."""
     kinds = ("image", "recon", "kspace")
     grids = {e.path: (e.shape[0], *e.shape[-2:]) for e in raw.elements if e.path.partition("/")[0] in kinds}
@@ -196,3 +200,18 @@ def _check_grid(shape: tuple[int, ...], path: Path, raw: RawVolume) -> None:
                 fix="Resample the labels to the image's grid.",
             )
         )
+    header = raw.header
+    if header.recon_matrix and header.recon_fov_m:
+        # Raw data have no affine to compare with; their header states the pixel, (columns, rows).
+        expected = [1000 * fov / n for fov, n in zip(header.recon_fov_m, header.recon_matrix, strict=True)][:2]
+        got = np.linalg.norm(affine[:3, :2], axis=0)
+        if not np.allclose(got, expected, rtol=PIXEL_TOLERANCE):
+            raise ShapeError(
+                expected_got(
+                    "label pixel size (mm)",
+                    expected=f"{np.round(expected, 4).tolist()} as of the source",
+                    got=np.round(got, 4).tolist(),
+                    where=path,
+                    fix="Resample the labels to the image's grid, or correct the header.",
+                )
+            )

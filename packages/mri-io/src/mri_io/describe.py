@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 
+from mri_io.errors import ConfigError, ElementNotFoundError, expected_got
 from mri_io.prep.progress import progress_report
 from mri_io.store.cohort import Cohort, open_cohort
 from mri_io.store.element import Element
@@ -16,12 +17,14 @@ from mri_io.store.volume import Volume, open_volume
 __all__ = [
     "describe",
     "export_volumes",
+    "image_elements",
     "list_volumes",
     "print_description",
     "print_json",
     "print_listing",
     "print_statistics",
     "simulate_with_progress",
+    "split_sizes",
     "verify_with_progress",
 ]
 
@@ -191,6 +194,28 @@ def print_statistics(content: Mapping[str, Any]) -> None:
     _table(title, ("element", "mean", "sd", "1st percentile", "99th percentile", "n", "volumes"), rows)
 
 
+def split_sizes(train: float, val: float, test: float) -> dict[str, Any]:
+    """Return the sizes of a split as `make_split` takes them: shares when they sum to 1 at most, else numbers.
+
+    Raises
+    ------
+    ConfigError
+        When a number of subjects is not whole.
+    """
+    sizes = (train, val, test)
+    if sum(sizes) <= 1 + 1e-6:
+        return {"fractions": sizes}
+    if any(size != int(size) for size in sizes):
+        raise ConfigError(expected_got("sizes", expected="shares that sum to 1, or whole numbers", got=str(sizes)))
+    return {"counts": [int(size) for size in sizes]}
+
+
+def image_elements(cohort: Cohort, split: str) -> list[str]:
+    """Return the paths of images and reconstructions of the training part of a split."""
+    found = {path for volume in cohort.volumes(split, "train") for path in volume.elements()}
+    return sorted(path for path in found if path.partition("/")[0] in ("image", "recon"))
+
+
 def verify_with_progress(path: str | Path, *, fast: bool) -> VerifyReport:
     """Verify and report progress by volume."""
     folder = Path(path)
@@ -210,7 +235,6 @@ def export_volumes(
     cohort: str | Path, element: str, out: Path, *, format: str, part: str, volumes: Sequence[str] | None
 ) -> list[Path]:
     """Export one element of the given volumes, or of all that have it; see `mri_io.export.export`."""
-    from mri_io.errors import ElementNotFoundError
     from mri_io.export import export
 
     opened = open_cohort(cohort)
