@@ -34,7 +34,8 @@ def masks() -> list[dict[str, object]]:
             (171, 6, 0.06, 7),
             (320, 5, 0.08, 123),
         ):
-            sampled, low = cls([fraction], [acceleration])((1, columns, 2), seed=tuple(seed) if isinstance(seed, list) else seed)
+            key = tuple(seed) if isinstance(seed, list) else seed
+            sampled, low = cls([fraction], [acceleration])((1, columns, 2), seed=key)
             line = sampled.numpy().ravel().astype(int)
             rows.append(
                 {

@@ -18,9 +18,7 @@ from mri_recon.writing import already_there
 
 __all__ = ["CALIBRATIONS", "calibrate"]
 
-CALIBRATIONS: dict[str, tuple[type[EspiritConfig], Callable[..., torch.Tensor]]] = {
-    "espirit": (EspiritConfig, espirit)
-}
+CALIBRATIONS: dict[str, tuple[type[EspiritConfig], Callable[..., torch.Tensor]]] = {"espirit": (EspiritConfig, espirit)}
 """Methods by the name that commands use: configuration and function of one slice."""
 
 
@@ -132,6 +130,4 @@ def calibrate(
     chosen = config if isinstance(config, EspiritConfig) else CALIBRATIONS[method][0]()
     target = name or method
     work = _CalibrateVolume(method, chosen, target, mask, device, replace=replace)
-    return prepare_cohort(
-        cohort, work, split=split, part=part, scheduler=scheduler, description=f"calibrate {target}"
-    )
+    return prepare_cohort(cohort, work, split=split, part=part, scheduler=scheduler, description=f"calibrate {target}")

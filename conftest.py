@@ -1,0 +1,25 @@
+"""Settings of all tests: shapes and types in signatures are checked at run time."""
+
+import os
+from pathlib import Path
+
+import pytest
+from jaxtyping import install_import_hook
+
+import mri_io.testing.runtime_types  # noqa: F401  (the hook looks it up by name)
+
+# Must come before the packages are imported. mri_io's arrays are checked by the store itself.
+install_import_hook(["mri_recon", "mri_seg", "mri_joint"], "mri_io.testing.runtime_types.checked")
+
+
+@pytest.fixture(scope="session")
+def real_data() -> Path:
+    """Return the folder of real data, or skip the test.
+
+    It is the folder that the environment variable MRI_TEST_DATA names, or ``shared/data`` beside the checkout.
+    """
+    default = Path(__file__).resolve().parents[1] / "shared" / "data"
+    folder = Path(os.environ.get("MRI_TEST_DATA", default))
+    if not (folder / "kspace_brain8ch").is_dir():
+        pytest.skip(f"no real data at {folder}; set MRI_TEST_DATA to their folder")
+    return folder
