@@ -52,9 +52,9 @@ class PngPairsFormat:
     def read(self, item: SourceItem) -> RawVolume:
         """Read the frames of one patient."""
         images, masks = item.options["images"], item.options["masks"]
-        missing = [mask for mask in masks if not mask.is_file()]
-        if missing:
-            raise FormatError(f"{missing[0]}: expected the mask of {images[0].name}, found no file.")
+        for image, mask in zip(images, masks, strict=True):
+            if not mask.is_file():
+                raise FormatError(f"{mask}: expected the mask of {image}, found no file.")
         frames = np.stack(_same_size(images, "L"))
         labels = np.stack(_same_size(masks, "P"))
         if labels.shape != frames.shape:

@@ -1,0 +1,75 @@
+"""Folders of image and mask PNGs: a volume per patient, frames in order, masks to label ids."""
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from mri_io.errors import FormatError, ShapeError
+from mri_io.formats import find_items, get_format
+from mri_io.testing.raw_files import write_png_pairs
+
+
+def read(item):
+    raw = get_format("png-pairs").read(item)
+    return {e.path: (next(e.blocks()), e) for e in raw.elements}, raw
+
+
+def test_a_volume_per_patient(tmp_path):
+    items = find_items([write_png_pairs(tmp_path / "cine")])
+    assert [item.format for item in items] == ["png-pairs"] * 2
+    for item, patient in zip(items, ("SC-PLANTED-1", "SC-PLANTED-2"), strict=True):
+        arrays, raw = read(item)
+        for kind, path in (("Images", "image/cine"), ("Labels", "seg/mask")):
+            files = sorted((tmp_path / "cine" / kind / "Part1").glob(f"{patient}-*.png"))
+            expected = np.stack([np.asarray(Image.open(file)) for file in files])
+            np.testing.assert_array_equal(arrays[path][0], expected if kind == "Images" else expected == 255)
+        assert arrays["seg/mask"][1].labels == {1: "structure"}
+        assert arrays["image/cine"][1].dtype == np.int16
+        assert "PLANTED" not in str(raw)
+        assert "PLANTED" not in get_format("png-pairs").identify(item).subject
+
+
+def test_label_ids_are_kept(tmp_path):
+    folder = write_png_pairs(tmp_path / "a", ["P1"])
+    for file in (folder / "Labels").rglob("*.png"):
+        Image.fromarray(np.tile(np.array([0, 1, 3], np.uint8), (10, 4))).save(file)
+    arrays, _ = read(find_items([folder])[0])
+    labels, element = arrays["seg/mask"]
+    assert np.unique(labels).tolist() == [0, 1, 3]
+    assert element.labels == {1: "label 1", 3: "label 3"}
+
+
+def test_palette_masks_give_indices(tmp_path):
+    folder = write_png_pairs(tmp_path / "a", ["P1"])
+    for file in (folder / "Labels").rglob("*.png"):
+        image = Image.fromarray(np.tile(np.array([0, 1, 2], np.uint8), (10, 4))).convert("P")
+        image.putdata(np.tile([0, 1, 2], 40).tolist())
+        image.putpalette([0, 0, 0, 200, 30, 30, 30, 200, 30])
+        image.save(file)
+    assert np.unique(read(find_items([folder])[0])[0]["seg/mask"][0]).tolist() == [0, 1, 2]
+
+
+def test_bad_folders_are_refused(tmp_path):
+    missing = write_png_pairs(tmp_path / "a", ["P1"])
+    next((missing / "Labels").rglob("*-0001.dcm.png")).unlink()
+    size = write_png_pairs(tmp_path / "b", ["P1"])
+    Image.fromarray(np.zeros((4, 4), np.uint8)).save(next((size / "Images").rglob("*-0002.dcm.png")))
+    masks = write_png_pairs(tmp_path / "c", ["P1"])
+    for file in (masks / "Labels").rglob("*.png"):
+        Image.fromarray(np.zeros((4, 4), np.uint8)).save(file)
+    grey = write_png_pairs(tmp_path / "d", ["P1"])
+    for file in (grey / "Labels").rglob("*.png"):
+        Image.fromarray(np.arange(120, dtype=np.uint8).reshape(10, 12)).save(file)
+    broken = write_png_pairs(tmp_path / "e", ["P1"])
+    file = next((broken / "Images").rglob("*.png"))
+    file.write_bytes(file.read_bytes()[:60])
+    cases = [
+        (missing, FormatError, r"Labels/.*-0001\.dcm\.png: expected the mask of .*Images/.*-0001"),
+        (size, ShapeError, r"0002\.dcm\.png: frame size: expected \(10, 12\) as .* got \(4, 4\)"),
+        (masks, ShapeError, r"mask size: expected \(3, 10, 12\), got \(3, 4, 4\)"),
+        (grey, FormatError, "mask: expected 0 and 255, or up to 32 label ids .* got 119 values up to 119"),
+        (broken, FormatError, "expected a readable PNG"),
+    ]
+    for folder, error, message in cases:
+        with pytest.raises(error, match=message):
+            read(find_items([folder])[0])
