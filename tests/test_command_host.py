@@ -70,9 +70,7 @@ def test_root_help_imports_nothing_heavy() -> None:
     assert modules_after("--help") == []
 
 
-@pytest.mark.parametrize(
-    "command", ["convert", "ls", "verify", "simulate", "report", "recon", "seg", "joint", "demo"]
-)
+@pytest.mark.parametrize("command", ["convert", "ls", "verify", "simulate", "report", "recon", "seg", "joint", "demo"])
 def test_help_of_a_command_imports_neither_torch_nor_the_store(command: str) -> None:
     loaded = modules_after(command, "--help")
     assert set(loaded) <= {"rich"}, f"`mri-cli {command} --help` imported {loaded}"

@@ -48,6 +48,8 @@ class Size:
         return self.train + self.val + self.test
 
 
+_OFTEN = ("training.validate_every=2", "training.checkpoint_every=2")
+
 SIZES = {
     "full": Size(train=8, val=1, test=4, slices=6, matrix=(192, 160), coils=8, overrides={}),
     # The same commands on next to nothing: shows that every step works, not that anything is learnt.
@@ -59,9 +61,9 @@ SIZES = {
         matrix=(96, 80),
         coils=4,
         overrides={
-            "recon": ("model.cascades=2", "model.channels=4", "model.pools=2", "training.steps=4"),
-            "seg": ("training.steps=4",),
-            "joint": ("training.steps=4",),
+            "recon": ("model.cascades=2", "model.channels=4", "model.pools=2", "training.steps=4", *_OFTEN),
+            "seg": ("training.steps=4", *_OFTEN),
+            "joint": ("training.steps=4", "curriculum.epochs=2", "curriculum.steps_per_epoch=1", *_OFTEN),
         },
     ),
 }
@@ -94,7 +96,7 @@ def stages(out: Path, size: Size) -> Iterator[Stage]:
     yield Stage(
         f"Simulate raw files of {size.subjects} subjects from real anatomy",
         f"simulate brains {raw} --subjects {size.subjects} --slices {size.slices}"
-        f" --matrix {size.matrix[0]} {size.matrix[1]} --coils {size.coils} --seed 0",
+        f" --matrix {size.matrix[0]} {size.matrix[1]} --coils {size.coils} --noise 0.016 --seed 0",
     )
     yield Stage("Convert them, with their label maps", f"convert {raw} {cohort} --labels {labels} {workers}")
     yield Stage(
@@ -152,8 +154,7 @@ def _training_stages(out: Path, cohort: str, size: Size) -> Iterator[Stage]:
     for image in IMAGES:
         yield Stage(
             f"Segment recon/{image}",
-            f"seg run {cohort} --checkpoint {checkpoint('unet')} --input recon/{image} --part test"
-            f" --name unet-{image}",
+            f"seg run {cohort} --checkpoint {checkpoint('unet')} --input recon/{image} --part test --name unet-{image}",
         )
     start = (
         f"init.reconstruction={checkpoint('varnet')}",
