@@ -11,6 +11,8 @@ Differs from SigPy's implementation by the reference of the phase: that of the s
 first coil, whose phase is undefined where it sees nothing.
 """
 
+import logging
+
 import torch
 from jaxtyping import Complex
 from pydantic import Field
@@ -20,6 +22,8 @@ from mri_io.config import Config
 from mri_recon.errors import ConfigError
 
 __all__ = ["EspiritConfig", "espirit"]
+
+_log = logging.getLogger(__name__)
 
 _BLOCK_BYTES = 64 * 2**20
 
@@ -65,6 +69,10 @@ def espirit(
         raise ConfigError(
             f"calibration: expected at least {width} x {width} fully sampled central positions, got {cy} x {cx}. "
             "Use a smaller kernel or data with more calibration lines."
+        )
+    if min(cy, cx) < 2 * width - 4:
+        _log.warning(
+            "calibration from %d x %d positions with kernels of %d is poor; expect holes in the maps", cy, cx, width
         )
     if config.maps > coils:
         raise ConfigError(f"maps: expected at most {coils}, the number of coils, got {config.maps}.")
@@ -127,7 +135,9 @@ def _virtual_coil(calibration: Tensor) -> Tensor:
     """Return the combination of coils with the most energy, (coil,)."""
     data = calibration.reshape(calibration.shape[0], -1)
     _, vectors = torch.linalg.eigh(data @ data.mH)
-    return vectors[:, -1]
+    strongest = vectors[:, -1]
+    # An eigenvector has no phase of its own: make its largest component real, so that maps are reproducible.
+    return strongest * torch.exp(-1j * strongest[strongest.abs().argmax()].angle())
 
 
 def _eigen_maps(matrices: Tensor, reference: Tensor, config: EspiritConfig) -> Tensor:
