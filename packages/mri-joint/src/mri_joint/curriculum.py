@@ -6,26 +6,41 @@ from numpy.typing import NDArray
 from mri_io.errors import ConfigError, expected_got
 from mri_joint.config import CurriculumConfig
 
-__all__ = ["mask_at_rate", "sampled_fraction"]
+__all__ = ["epoch_of", "mask_at_rate", "sampled_fraction"]
 
 
-def sampled_fraction(step: int, target: float, config: CurriculumConfig) -> float:
-    r"""Return the sampled fraction of k-space at a training step.
-
-    .. math:: r_i = (1 - \epsilon) \left(\frac{r}{1 - \epsilon}\right)^{(i - 1) / P} \text{ for } i \le P,
-              \quad r_i = r \text{ after,}
-
-    where i counts epochs of ``config.steps_per_epoch`` steps from 1 and P is ``config.epochs``: the fraction falls by
-    the same factor from one epoch to the next.
+def epoch_of(step: int, config: CurriculumConfig, steps: int) -> int:
+    """Return the epoch, counted from 1, of a training step, counted from 0.
 
     Parameters
     ----------
     step
-        Optimiser steps taken, from 0.
+        Optimiser steps taken.
+    config
+        Its ``steps_per_epoch``, or None so that the epochs of the curriculum take half of the run.
+    steps
+        Length of the run.
+    """
+    length = config.steps_per_epoch or steps / (2 * config.epochs)
+    return 1 + int(step / length)
+
+
+def sampled_fraction(epoch: int, target: float, config: CurriculumConfig) -> float:
+    r"""Return the sampled fraction of k-space in an epoch of the curriculum.
+
+    .. math:: r_i = (1 - \epsilon) \left(\frac{r}{1 - \epsilon}\right)^{(i - 1) / P} \text{ for } i \le P,
+              \quad r_i = r \text{ after,}
+
+    so that the fraction falls by the same factor from one epoch to the next.
+
+    Parameters
+    ----------
+    epoch
+        i, from 1.
     target
         Sampled fraction r of the target mask, 0 < r <= 1. Above ``1 - epsilon`` there is nothing to ease in: r.
     config
-        Length and start of the curriculum.
+        P is ``epochs``.
 
     Returns
     -------
@@ -36,10 +51,11 @@ def sampled_fraction(step: int, target: float, config: CurriculumConfig) -> floa
     ----------
     Acar, Cukur, Oksuz 2022, "Segmentation-aware MRI reconstruction", MLMIR.
     """
-    if not 0 < target <= 1:
-        raise ConfigError(expected_got("sampled fraction", expected="above 0 and at most 1", got=target))
+    if not 0 < target <= 1 or epoch < 1:
+        raise ConfigError(
+            expected_got("curriculum", expected="0 < fraction <= 1, epoch >= 1", got=f"{target}, {epoch}")
+        )
     start = 1 - config.epsilon
-    epoch = 1 + step // config.steps_per_epoch
     if epoch > config.epochs or target >= start:
         return target
     return float(start * (target / start) ** ((epoch - 1) / config.epochs))

@@ -1,0 +1,131 @@
+"""Reconstruct and segment the volumes of a cohort with a jointly trained network, into the store."""
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from mri_io.prep import PrepSummary, prepare_cohort
+from mri_io.schema import Provenance
+from mri_io.store import Volume
+from mri_joint.errors import ConfigError
+from mri_joint.models import load_network
+from mri_recon.data import input_scale
+from mri_recon.run import MaskConfig, reconstruct_slices, stored_mask
+from mri_recon.writing import already_there, known_affine
+from mri_seg.inference import predict
+
+__all__ = ["run"]
+
+
+class _ProcessVolume:
+    """Reconstruct and segment one volume; runs in a worker and loads the network once per process."""
+
+    def __init__(self, checkpoint: Path, name: str, mask: MaskConfig, options: dict[str, Any]) -> None:
+        self.checkpoint, self.name, self.mask, self.options = checkpoint, name, mask, options
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {key: value for key, value in self.__dict__.items() if key != "_loaded"}
+
+    def _load(self) -> Any:
+        if "_loaded" not in self.__dict__:
+            self._loaded = load_network(self.checkpoint, self.options["device"])
+        return self._loaded
+
+    def __call__(self, volume: Volume) -> dict[str, Any]:
+        network, config, checkpoint = self._load()
+        kspace, mask = volume["kspace"], stored_mask(volume, self.mask)
+        maps = None
+        if config.reconstruction.coil_maps == "stored":
+            name = self.options["maps"]
+            maps = volume[f"sens/{name}" if name else config.data.maps]
+        replace: bool = self.options["replace"]
+        image_path, label_path = f"recon/{self.name}", f"seg/{self.name}"
+        settings = {key: getattr(config, key).model_dump(mode="json") for key in ("reconstruction", "segmentation")}
+        inputs = [element for element in (kspace, mask, maps) if element is not None]
+        made = Provenance.of("mri-joint", "reconstruct", settings, inputs=inputs, weights_sha256=checkpoint.sha256)
+        present = already_there(volume, image_path, made, replace=replace)
+        if not present and not replace and label_path in volume:
+            raise ConfigError(
+                f"{volume.path}: {label_path} exists without its {image_path}. Choose another --name, or --replace it."
+            )
+        if not present:
+
+            def reconstruct(kspace: Tensor, mask: Tensor, maps: Tensor | None) -> Tensor:
+                scale = input_scale(kspace, maps)
+                image: Tensor = network.reconstruction(kspace / scale, mask, maps).image * scale[:, 0]
+                return image
+
+            images = np.stack(reconstruct_slices(reconstruct, kspace, mask, maps, self.options["device"]))
+            affine = known_affine(volume, images.shape)
+            dims = ("slice", "y", "x")
+            volume.write(image_path, images, dims=dims, provenance=made, affine=affine, replace=replace)
+        image = volume[image_path]
+        made = Provenance.of("mri-joint", "segment", settings, inputs=[image], weights_sha256=checkpoint.sha256)
+        if present and already_there(volume, label_path, made, replace=replace):
+            return {"status": "skipped", "volume": volume.id}
+        magnitudes = torch.from_numpy(np.abs(image.numpy()).astype(np.float32))[:, None]
+        labels = predict(network.segmentation, magnitudes).numpy().astype(np.uint8)
+        volume.write(
+            label_path,
+            labels,
+            dims=image.dims,
+            provenance=made,
+            affine=image.affine,
+            labels=config.labels,
+            replace=replace,
+        )
+        return {"status": "done", "volume": volume.id}
+
+
+def run(
+    cohort: str | Path,
+    checkpoint: str | Path,
+    *,
+    mask: MaskConfig | None = None,
+    maps: str | None = None,
+    name: str | None = None,
+    split: str = "default",
+    part: str | None = None,
+    scheduler: str = "sync",
+    device: str = "cpu",
+    replace: bool = False,
+) -> PrepSummary:
+    """Reconstruct and segment every volume, or those of a part; write ``recon/<name>`` and ``seg/<name>``.
+
+    Parameters
+    ----------
+    cohort, checkpoint
+        The checkpoint is all that is needed of the training.
+    mask
+        Which samples are used; by default the acquired ones.
+    maps
+        Name of the coil maps; by default those of the training.
+    name
+        Of both results, by default ``joint`` and the mask.
+    split, part
+        Restricts to a part of a split.
+    scheduler, device
+        See `mri_io.prep.prepare_cohort`; ``"cuda"`` works with ``sync``.
+    replace
+        Replace results that exist. Without it those of the same weights and inputs are skipped.
+
+    Returns
+    -------
+    mri_io.prep.PrepSummary
+
+    Raises
+    ------
+    FormatError
+        When the checkpoint is none of a joint run.
+    """
+    load_network(checkpoint)
+    chosen = mask or MaskConfig()
+    target = name or "-".join(item for item in ("joint", chosen.name) if item and item != "none")
+    options = {"maps": maps, "device": device, "replace": replace}
+    work = _ProcessVolume(Path(checkpoint).resolve(), target, chosen, options)
+    return prepare_cohort(
+        cohort, work, split=split, part=part, scheduler=scheduler, description=f"reconstruct and segment {target}"
+    )

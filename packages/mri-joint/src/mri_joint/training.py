@@ -1,0 +1,174 @@
+"""Train reconstruction and segmentation end to end, from a warm start, with the stabilisation curriculum."""
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from lightning.pytorch import LightningModule
+from torch import Tensor, nn
+
+from mri_io.store import open_cohort
+from mri_io.torch import SliceDataset
+from mri_io.training import TrainResult, make_optimizer, set_seed
+from mri_io.training import train as train_task
+from mri_joint.config import RunConfig
+from mri_joint.curriculum import epoch_of, mask_at_rate, sampled_fraction
+from mri_joint.data import ExampleTransform, elements, undersample
+from mri_joint.models import JointOutput, build_network, warm_start
+from mri_joint.resolve import with_labels
+from mri_recon.losses import LOSSES
+from mri_seg.losses import SegmentationLoss
+
+__all__ = ["JointTask", "train"]
+
+
+class JointTask(LightningModule):
+    """Optimise the joint network for its composite loss.
+
+    Parameters
+    ----------
+    config
+        The run, with its labels. A part that is not to be trained is frozen and stays in evaluation mode; the gradient
+        still flows through it.
+    """
+
+    def __init__(self, config: RunConfig) -> None:
+        super().__init__()
+        self.config = config
+        self.network = build_network(config)
+        self.reconstruction_loss = LOSSES[config.loss.reconstruction]()
+        self.segmentation_loss = SegmentationLoss(config.loss.segmentation)
+        for part in self.frozen:
+            part.requires_grad_(False)
+        self._overlap = torch.zeros(2, len(config.labels or {}))
+
+    @property
+    def frozen(self) -> list[nn.Module]:
+        """The networks that are not trained."""
+        wanted = {
+            self.network.reconstruction: self.config.train_reconstruction,
+            self.network.segmentation: self.config.train_segmentation,
+        }
+        return [part for part, trained in wanted.items() if not trained]
+
+    def forward(self, inputs: dict[str, Any]) -> JointOutput:
+        """Reconstruct and segment what `undersample` returns."""
+        output: JointOutput = self.network(inputs["kspace"], inputs["mask"], inputs["maps"])
+        return output
+
+    def losses(self, output: JointOutput, inputs: dict[str, Any]) -> dict[str, Tensor]:
+        """Return the two losses and their weighted sum."""
+        loss = self.config.loss
+        reconstruction = self.reconstruction_loss(output.image, inputs["target"], inputs["peak"])
+        segmentation = self.segmentation_loss(output.logits, inputs["labels"])
+        total = loss.reconstruction_weight * reconstruction + loss.segmentation_weight * segmentation
+        return {"loss": total, "reconstruction_loss": reconstruction, "segmentation_loss": segmentation}
+
+    def on_train_start(self) -> None:
+        """Keep frozen networks in evaluation mode."""
+        for part in self.frozen:
+            part.eval()
+
+    def training_step(self, batch: dict[str, Any], index: int) -> Tensor:
+        """Return the composite loss of a batch, sampled as the curriculum has it at this step."""
+        mask, fraction = self._curriculum_mask(batch["mask"])
+        inputs = undersample(batch, mask)
+        losses = self.losses(self(inputs), inputs)
+        values = {f"train/{name}": value for name, value in losses.items()}
+        self.log_dict(values | {"train/sampled_fraction": fraction}, batch_size=len(mask))
+        return losses["loss"]
+
+    def _curriculum_mask(self, target: Tensor) -> tuple[Tensor, float]:
+        """Return the masks (batch, 1, 1, kx) at this step and their mean sampled fraction."""
+        curriculum = self.config.curriculum
+        if curriculum is not None:
+            epoch = epoch_of(self.global_step, curriculum, self.config.training.steps)
+            # The global generator was seeded for this step, so a resumed run draws the same lines.
+            rng = np.random.default_rng(int(torch.randint(2**31, (1,))))
+            masks = []
+            for mask in target.cpu().numpy():
+                rate = sampled_fraction(epoch, float(mask.mean()), curriculum)
+                masks.append(mask_at_rate(mask, rate, rng))
+            target = torch.from_numpy(np.stack(masks)).to(target)
+        return target, float(target.mean())
+
+    def validation_step(self, batch: dict[str, Any], index: int) -> None:
+        """Log the losses and the PSNR on the target mask, with each slice's maximum as the peak; gather overlaps."""
+        inputs = undersample(batch, batch["mask"])
+        output = self(inputs)
+        error = (output.image.abs() - inputs["target"].abs()).square().mean(dim=(-2, -1))
+        values = {f"val/{name}": value for name, value in self.losses(output, inputs).items()}
+        values["val/psnr"] = (10 * torch.log10(inputs["peak"] ** 2 / error)).mean()
+        self.log_dict(values, batch_size=len(error), sync_dist=True)
+        predicted, labels = output.logits.argmax(dim=1), inputs["labels"]
+        for column, number in enumerate(self.config.labels or {}):
+            p, r = predicted == number, labels == number
+            self._overlap[:, column] += torch.stack([2 * (p & r).sum(), p.sum() + r.sum()]).cpu()
+
+    def on_validation_epoch_end(self) -> None:
+        """Log the Dice of all validation slices together, averaged over the classes that occur."""
+        overlap = self.trainer.strategy.reduce(self._overlap.to(self.device), reduce_op="sum")
+        present = overlap[1] > 0
+        if present.any():
+            self.log("val/dice", (overlap[0] / overlap[1].clamp_min(1))[present].mean())
+        self._overlap.zero_()
+
+    def configure_optimizers(self) -> Any:
+        """Return AdamW with a learning rate per network."""
+        groups: list[dict[str, Any]] = []
+        for name, rate in self.config.learning_rate.model_dump().items():
+            group = {"params": list(getattr(self.network, name).parameters()), "name": name}
+            groups.append(group if rate is None else group | {"lr": rate})
+        return make_optimizer(groups, self.config.training)
+
+
+def train(cohort: str | Path, config: RunConfig, out: str | Path) -> TrainResult:
+    """Train the networks of `config` on the training part, validating on the validation part at the target mask.
+
+    Parameters
+    ----------
+    cohort
+        The cohort's folder.
+    config
+        The run; see `mri_joint.resolve.load_run_config`. Its labels are taken from the data if it has none.
+    out
+        Folder of the run; an interrupted run there is continued.
+
+    Returns
+    -------
+    mri_io.training.TrainResult
+
+    Raises
+    ------
+    ElementNotFoundError
+        When elements, labels or the split are missing.
+    ConfigError
+        When `out` holds a run of another configuration, or a starting checkpoint another network.
+    """
+    config = with_labels(config, cohort)
+    split = open_cohort(cohort).split(config.data.split)
+    transform = ExampleTransform(config)
+
+    def slices(part: str) -> SliceDataset:
+        return SliceDataset(
+            cohort,
+            elements(config),
+            split=config.data.split,
+            part=part,
+            transform=transform,
+            seed=config.training.seed,
+        )
+
+    set_seed(config.training.seed)
+    task = JointTask(config)
+    warm_start(task.network, config)
+    return train_task(
+        task,
+        kind="joint",
+        config=config,
+        train_data=slices("train"),
+        val_data=slices("val") if split.val else None,
+        out=out,
+        split=split,
+    )

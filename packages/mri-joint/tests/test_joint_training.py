@@ -1,0 +1,210 @@
+"""Joint runs on a tiny cohort: learning, resuming, running from the checkpoint alone, one table for all methods."""
+
+from pathlib import Path
+
+import numpy as np
+import pandas
+import pytest
+import torch
+from typer.testing import CliRunner
+
+from mri_io.errors import ConfigError, ElementNotFoundError
+from mri_io.store import open_cohort
+from mri_io.testing import tiny_cohort
+from mri_io.training import load_checkpoint
+from mri_joint._cli import app
+from mri_joint.config import InitConfig, RunConfig
+from mri_joint.evaluate import evaluate, parse_methods
+from mri_joint.run import run
+from mri_joint.testing import tiny_config, tiny_starts
+from mri_joint.training import JointTask, train
+from mri_recon.run import MaskConfig
+from mri_recon.run import run as run_reconstruction
+from mri_seg.run import run as run_segmentation
+
+MASK = MaskConfig(name="equispaced", acceleration=2)
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    """A cohort of four subjects, and two untrained networks."""
+    folder = tmp_path_factory.mktemp("joint")
+    tiny_cohort(folder / "cohort")
+    tiny_starts(folder)
+    return folder
+
+
+def configure(folder: Path, steps: int = 4, **fields) -> RunConfig:
+    init = InitConfig(reconstruction=str(folder / "recon.ckpt"), segmentation=str(folder / "seg.ckpt"))
+    return tiny_config(steps, init=init, **fields)
+
+
+@pytest.fixture(scope="module")
+def finished(folder):
+    return train(folder / "cohort", configure(folder), folder / "run")
+
+
+def test_a_run_describes_itself(folder, finished):
+    checkpoint = load_checkpoint(finished.checkpoint, "joint")
+    config = RunConfig.model_validate(checkpoint.config)
+    assert config.labels == {1: "outer", 2: "inner"}
+    assert checkpoint.split["test"] == ["sub-04"]
+    assert set(checkpoint.packages) >= {"mri-io", "mri-recon", "mri-seg", "mri-joint", "torch", "monai"}
+    columns = set(pandas.read_csv(finished.metrics).columns)
+    assert columns >= {"train/loss", "train/sampled_fraction", "val/loss", "val/psnr", "val/dice"}
+    assert columns >= {"lr/reconstruction", "lr/segmentation", "val/reconstruction_loss", "val/segmentation_loss"}
+
+
+def test_the_curriculum_is_in_the_table_of_metrics(folder, finished):
+    fractions = pandas.read_csv(finished.metrics)["train/sampled_fraction"].tolist()
+    assert fractions[0] == pytest.approx(0.95, abs=0.03)
+    assert fractions == sorted(fractions, reverse=True)
+    assert fractions[2] == pytest.approx(fractions[3], abs=0.05)
+
+
+class StoppedError(Exception):
+    """Ends a run in the middle."""
+
+
+def test_interrupted_and_resumed_is_equal_to_the_bit(folder, finished, tmp_path: Path, monkeypatch):
+    step = JointTask.training_step
+
+    def stopping(self, batch, index):
+        if self.global_step == 3:
+            raise StoppedError
+        return step(self, batch, index)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(JointTask, "training_step", stopping)
+        with pytest.raises(StoppedError):
+            train(folder / "cohort", configure(folder), tmp_path / "run")
+    resumed = train(folder / "cohort", configure(folder), tmp_path / "run")
+    assert resumed.resumed_from == 3
+    assert load_checkpoint(resumed.checkpoint).sha256 == load_checkpoint(finished.checkpoint).sha256
+    assert resumed.metrics.read_bytes() == finished.metrics.read_bytes()
+
+
+@pytest.mark.parametrize("frozen", ["reconstruction", "segmentation"])
+def test_a_control_changes_one_network_only(folder, frozen: str):
+    config = configure(folder, 2, **{f"train_{frozen}": False})
+    result = train(folder / "cohort", config, folder / f"frozen-{frozen}")
+    after = load_checkpoint(result.checkpoint)
+    changed = {}
+    for name, file in (("reconstruction", "recon.ckpt"), ("segmentation", "seg.ckpt")):
+        before = load_checkpoint(folder / file).part("network")
+        now = after.part(f"network.{name}")
+        changed[name] = sum(not torch.equal(now[key], value) for key, value in before.items())
+    assert changed.pop(frozen) == 0
+    assert next(iter(changed.values())) > 10
+
+
+def test_training_improves_a_tiny_cohort(folder, tmp_path: Path):
+    """Sixty steps on two subjects: both the image and the segmentation of the training subjects get better."""
+    fields = {"curriculum": {"epochs": 4}, "learning_rate": {"segmentation": 1e-2}}
+    trained = train(folder / "cohort", configure(folder, 60, **fields), tmp_path / "long").checkpoint
+    untrained = train(folder / "cohort", configure(folder, 1, curriculum=None), tmp_path / "short").checkpoint
+    for name, checkpoint in (("before", untrained), ("after", trained)):
+        assert run(folder / "cohort", checkpoint, mask=MASK, name=name, part="train").ok
+    pairs = {name: (f"recon/{name}", f"seg/{name}") for name in ("before", "after")}
+    table = evaluate(folder / "cohort", methods=pairs, part="train", name="overfit")["summary"]
+    assert table["after"]["psnr"]["mean"] > table["before"]["psnr"]["mean"] + 3
+    assert table["after"]["dice"]["mean"] > max(0.8, table["before"]["dice"]["mean"] + 0.3)
+
+
+def test_the_checkpoint_alone_gives_what_the_two_networks_give(folder, tmp_path: Path):
+    """Without a step of training, `joint run` equals `recon run` followed by `seg run`."""
+    config = configure(
+        folder,
+        1,
+        train_reconstruction=True,
+        curriculum=None,
+        learning_rate={
+            "reconstruction": 1e-30,
+            "segmentation": 1e-30,
+        },
+    )
+    result = train(folder / "cohort", config, tmp_path / "run")
+    moved = result.checkpoint.rename(tmp_path / "moved.ckpt")
+    assert run(folder / "cohort", moved, mask=MASK, name="chain").ok
+    assert run_reconstruction(folder / "cohort", checkpoint=folder / "recon.ckpt", mask=MASK, name="alone").ok
+    assert run_segmentation(folder / "cohort", folder / "seg.ckpt", inputs=("recon/alone",), name="alone").ok
+    for volume in open_cohort(folder / "cohort").volumes():
+        chain = volume["recon/chain"]
+        np.testing.assert_allclose(chain.numpy(), volume["recon/alone"].numpy(), rtol=1e-5, atol=1e-6)
+        assert (volume["seg/chain"].numpy() == volume["seg/alone"].numpy()).mean() > 0.999
+        assert volume["seg/chain"].labels == volume["seg/tissue"].labels
+        assert volume["seg/chain"].provenance["inputs"] == [{"path": "recon/chain", "commit": chain.commit}]
+        assert chain.provenance["weights_sha256"] == load_checkpoint(moved).sha256
+        assert {item["path"] for item in chain.provenance["inputs"]} == {
+            "kspace", "mask/equispaced-r2", "sens/espirit",
+        }  # fmt: skip
+        np.testing.assert_array_equal(chain.affine, volume["recon/reference"].affine)
+
+
+def test_running_again_skips_and_another_network_is_refused(folder, finished):
+    first = run(folder / "cohort", finished.checkpoint, mask=MASK, name="again", part="test")
+    second = run(folder / "cohort", finished.checkpoint, mask=MASK, name="again", part="test")
+    assert [row["status"] for row in first.results + second.results] == ["done", "skipped"]
+    other = train(folder / "cohort", configure(folder, 2), folder / "run-two")
+    refused = run(folder / "cohort", other.checkpoint, mask=MASK, name="again", part="test")
+    assert not refused.ok
+    assert "Choose another --name" in refused.failures[0].error
+    assert run(folder / "cohort", other.checkpoint, mask=MASK, name="again", part="test", replace=True).ok
+
+
+def test_commands(folder, finished, tmp_path: Path):
+    cohort = str(folder / "cohort")
+    runner = CliRunner()
+    config = tmp_path / "joint.yaml"
+    config.write_text("training: {steps: 2, batch_size: 2, loggers: [csv], progress: false}\n")
+    starts = [f"--set=init.{name}={folder / file}.ckpt" for name, file in
+              (("reconstruction", "recon"), ("segmentation", "seg"))]  # fmt: skip
+    printed = runner.invoke(app, ["train", cohort, "--config", str(config), *starts, "--print-config"])
+    assert printed.exit_code == 0, printed.output
+    assert "cascades: 2" in printed.output
+    trained = runner.invoke(
+        app, ["train", cohort, "--config", str(config), *starts, "--out", str(tmp_path / "run")], catch_exceptions=False
+    )
+    assert "after 2 steps" in trained.output
+    checkpoint = str(tmp_path / "run/model.ckpt")
+    options = ["--mask", "equispaced", "--acceleration", "2", "--part", "test", "--name", "cli"]
+    done = runner.invoke(app, ["run", cohort, "--checkpoint", checkpoint, *options], catch_exceptions=False)
+    assert done.exit_code == 0, done.output
+    methods = ["--methods", "joint=recon/cli+seg/cli", "--methods", "oracle=recon/reference+seg/tissue"]
+    table = runner.invoke(app, ["evaluate", cohort, *methods, "--name", "cli"], catch_exceptions=False)
+    assert table.exit_code == 0, table.output
+    summary = open_cohort(cohort).evaluations()["cli"]["summary"]
+    assert summary["oracle"]["dice"]["mean"] == 1.0
+    assert summary["oracle"]["f_mse"]["mean"] == 0.0
+    assert summary["joint"]["psnr"]["n"] == 1
+
+
+def test_the_table_has_a_column_per_class_and_no_claims(folder, finished):
+    run(folder / "cohort", finished.checkpoint, mask=MASK, name="table", part="test")
+    evaluation = evaluate(folder / "cohort", methods={"joint": ("recon/table", "seg/table")}, name="table")
+    (row,) = evaluation["rows"]
+    assert list(evaluation["metrics"]) == [
+        "psnr", "ssim", "dice", "dice/outer", "dice/inner", "f_mse", "f_psnr", "f_ssim",
+    ]  # fmt: skip
+    assert row["dice"] == pytest.approx((row["dice/outer"] + row["dice/inner"]) / 2)
+    assert evaluation["config"]["methods"] == {"joint": "recon/table + seg/table"}
+
+
+def test_missing_elements_are_named(folder):
+    with pytest.raises(ElementNotFoundError, match="sub-04_acq-tiny_run-1: recon/none"):
+        evaluate(folder / "cohort", methods={"x": ("recon/none", "seg/tissue")})
+
+
+@pytest.mark.parametrize(
+    "methods", [[], ["joint"], ["a=recon/x"], ["a=seg/x+recon/y"], ["a=recon/x+seg/y", "a=recon/z+seg/y"]]
+)
+def test_methods_in_another_form_are_refused(methods: list[str]):
+    with pytest.raises(ConfigError, match="--methods"):
+        parse_methods(methods)
+
+
+def test_methods_are_named_or_name_themselves():
+    assert parse_methods(["a=recon/x+seg/y", "recon/x+seg/z"]) == {
+        "a": ("recon/x", "seg/y"),
+        "recon/x+seg/z": ("recon/x", "seg/z"),
+    }
