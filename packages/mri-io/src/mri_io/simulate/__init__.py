@@ -1,6 +1,6 @@
 """Cohorts without any download: an analytic phantom and simulated scans of real anatomy, as raw files."""
 
-from mri_io.simulate.anatomy import simulate_brains
+from mri_io.simulate.brains import simulate_brains
 from mri_io.simulate.phantom import (
     Ellipse,
     PhantomScan,
