@@ -37,9 +37,7 @@ def test_base_is_left_as_it_is():
     assert base == {"model": {"cascades": 2}}
 
 
-@pytest.mark.parametrize(
-    ("text", "value"), [("1e-3", 1e-3), ("-1E4", -1e4), ("0.5", 0.5), ("+2.e-1", 0.2), ("3", 3.0)]
-)
+@pytest.mark.parametrize(("text", "value"), [("1e-3", 1e-3), ("-1E4", -1e4), ("0.5", 0.5), ("+2.e-1", 0.2), ("3", 3.0)])
 def test_numbers_are_read_as_yaml_1_2(text: str, value: float):
     assert load_config(Run, None, [f"rate={text}"]).rate == value
 

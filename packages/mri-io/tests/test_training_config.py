@@ -49,9 +49,7 @@ def test_a_field_that_the_saved_run_did_not_know_counts_as_its_default():
     saved = Run().model_dump(mode="json")
     del saved["training"]["val_batch_size"]
     assert differing_keys(saved, Run()) == []
-    assert differing_keys(saved, Run(training=TrainingConfig(val_batch_size=2))) == [
-        "training.val_batch_size: 1 -> 2"
-    ]
+    assert differing_keys(saved, Run(training=TrainingConfig(val_batch_size=2))) == ["training.val_batch_size: 1 -> 2"]
 
 
 def test_a_saved_run_with_a_field_that_no_longer_exists_differs():

@@ -177,6 +177,16 @@ def _write_labels(volume: Volume, label: LabelFile, raw: RawVolume, made: Proven
         raise FormatError(expected_got("label map", expected="integers from 0", got="others", where=label.path))
     ids = [int(value) for value in np.unique(rounded) if value]
     names = dict(label.labels) or {value: f"label {value}" for value in ids or [1]}
+    if undeclared := sorted(set(ids) - set(names)):
+        raise FormatError(
+            expected_got(
+                "label ids",
+                expected=f"0 and {', '.join(map(str, names))}",
+                got=", ".join(map(str, undeclared[:10])),
+                where=label.path,
+                fix=f"Name every id of {label.name!r} in labels.json.",
+            )
+        )
     _check_grid(rounded.shape, affine, label.path, raw)
     dtype = np.uint8 if max([*names, *ids]) < 256 else np.uint16
     element = RawElement.of(

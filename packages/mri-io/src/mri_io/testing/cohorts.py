@@ -29,8 +29,9 @@ def tiny_cohort(
     """Make a cohort of ellipses with smooth coil maps.
 
     Each volume has ``kspace`` (slice, coil, ky, kx), ``sens/espirit`` (slice, 1, coil, y, x; the true maps,
-    normalised and cropped to the object), ``recon/reference`` (slice, y, x) complex64 and ``seg/tissue`` with labels
-    1 and 2. The split ``default`` has the last subject for testing, the one before for validation.
+    normalised and cropped to the object), ``recon/reference`` (slice, y, x) complex64, its magnitude ``image/t1`` and
+    ``seg/tissue`` with labels 1 and 2. The split ``default`` has the last subject for testing and the one
+    before for validation.
 
     Parameters
     ----------
@@ -71,6 +72,7 @@ def tiny_cohort(
             volume.write("kspace", kspace.astype(np.complex64), provenance=made)
             volume.write("sens/espirit", sens.astype(np.complex64), provenance=made)
             volume.write("recon/reference", image, provenance=made, affine=affine)
+            volume.write("image/t1", np.abs(image), provenance=made, affine=affine)
             volume.write("seg/tissue", labels, provenance=made, affine=affine, labels={1: "outer", 2: "inner"})
     cohort.write_split(
         Split(name="default", seed=seed, train=tuple(ids[:-2]), val=tuple(ids[-2:-1]), test=tuple(ids[-1:]))

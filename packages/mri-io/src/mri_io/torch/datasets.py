@@ -21,7 +21,8 @@ class SliceDataset(Dataset[Any]):
     """Slices of chosen elements as dictionaries of numpy arrays.
 
     A sample has one entry per element path, without the slice dimension (masks as `mask_array` gives them), and
-    ``volume_id``, ``subject_id`` and ``slice``. Volumes may differ in matrix size and number of coils.
+    ``volume_id``, ``subject_id`` and ``slice``. Volumes may differ in matrix size and number of coils. Elements are
+    opened on first use in each process, so that workers started by any method are safe.
 
     Parameters
     ----------
@@ -34,7 +35,7 @@ class SliceDataset(Dataset[Any]):
     volumes
         Volume ids instead of a part.
     slices
-        A function ``(volume_id, slice, slices) -> bool`` that chooses slices.
+        Slice numbers (a range, say), or a function ``(volume_id, slice, slices) -> bool`` that chooses them.
     transform
         ``transform(sample, rng)``; its random numbers are a function of `seed`, the index and the draw.
     seed
@@ -56,12 +57,12 @@ class SliceDataset(Dataset[Any]):
         split: str = "default",
         part: str | None = "train",
         volumes: Sequence[str] | None = None,
-        slices: Callable[[str, int, int], bool] | None = None,
+        slices: Callable[[str, int, int], bool] | Sequence[int] | None = None,
         transform: Transform | None = None,
         seed: int = 0,
     ) -> None:
         opened = cohort if isinstance(cohort, Cohort) else open_cohort(cohort)
-        self.path = opened.path
+        self.path = opened.path.absolute()
         self.elements = tuple(elements)
         self.transform, self.seed = transform, seed
         chosen = [opened[v] for v in volumes] if volumes is not None else opened.volumes(split, part)
@@ -75,15 +76,15 @@ class SliceDataset(Dataset[Any]):
         self._items: list[tuple[int, int]] = []
         for number, volume in enumerate(chosen):
             parts = {path: volume[path] for path in elements}
-            lengths = {path: e.shape[0] for path, e in parts.items() if _has_slices(e)}
+            lengths = {path: e.shape[axis] for path, e in parts.items() if (axis := _slice_axis(e)) is not None}
             if len(set(lengths.values())) > 1:
                 raise ShapeError(
                     expected_got("slices", expected="one number for all elements", got=lengths, where=volume.path)
                 )
-            shapes = {path: e.shape[1:] if _has_slices(e) else e.shape for path, e in parts.items()}
+            shapes = {path: _sample_shape(e) for path, e in parts.items()}
             self.metadata.append({"volume_id": volume.id, "subject_id": volume.subject_id, "shapes": shapes})
             count = next(iter(lengths.values()), 0)
-            self._items += [(number, s) for s in range(count) if slices is None or slices(volume.id, s, count)]
+            self._items += [(number, s) for s in range(count) if _is_chosen(slices, volume.id, s, count)]
         if not self._items:
             raise ElementNotFoundError(f"{self.path}: no slices chosen (split {split!r}, part {part!r}).")
         self._open: dict[tuple[int, str], Element] = {}
@@ -117,18 +118,19 @@ class SliceDataset(Dataset[Any]):
 
     def _read(self, number: int, path: str, position: int) -> np.ndarray:
         element = self._element(number, path)
+        axis = _slice_axis(element)
         if element.type != "mask":
-            return element[position]
+            return element.numpy() if axis is None else element[(*[slice(None)] * axis, position)]
         key = (number, path)
         if key not in self._small:
             self._small[key] = mask_array(element)
         mask = self._small[key]
-        return (mask[position] if _has_slices(element) else mask).copy()
+        return (mask if axis is None else mask[position]).copy()
 
     def __getitem__(self, key: int | tuple[int, int]) -> Any:
         """Return a sample; with ``(index, draw)`` the transform's random numbers are those of that draw."""
         index, draw = key if isinstance(key, tuple) else (key, 0)
-        number, position = self._items[index]
+        number, position = self._items[index]  # raises IndexError at the end, which ends an iteration
         sample: dict[str, Any] = {path: self._read(number, path, position) for path in self.elements}
         sample["volume_id"] = self.metadata[number]["volume_id"]
         sample["subject_id"] = self.metadata[number]["subject_id"]
@@ -138,8 +140,24 @@ class SliceDataset(Dataset[Any]):
         return self.transform(sample, np.random.default_rng([self.seed, index % len(self), draw]))
 
 
-def _has_slices(element: Element) -> bool:
-    return element.dims[0] in ("slice", "z")
+def _slice_axis(element: Element) -> int | None:
+    """Return the dimension that counts slices, None for elements of a whole volume."""
+    return next((axis for axis, name in enumerate(element.dims) if name in ("slice", "z", "kz")), None)
+
+
+def _sample_shape(element: Element) -> tuple[int, ...]:
+    axis = _slice_axis(element)
+    if element.type == "mask":
+        return element.shape if axis is None else element.shape[1:]
+    return element.shape if axis is None else element.shape[:axis] + element.shape[axis + 1 :]
+
+
+def _is_chosen(
+    slices: Callable[[str, int, int], bool] | Sequence[int] | None, volume: str, position: int, count: int
+) -> bool:
+    if slices is None:
+        return True
+    return bool(slices(volume, position, count)) if callable(slices) else position in slices
 
 
 def collate_slices(samples: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
