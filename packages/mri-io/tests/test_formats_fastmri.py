@@ -55,9 +55,10 @@ def test_header_in_si_units_and_deidentified(tmp_path):
     path = write_fastmri(tmp_path / "a.h5", random_kspace((1, 2, 8, 8)), xml=xml)
     raw, _, _ = read(path)
     header = raw.header
-    assert header.encoded_matrix == (640, 372, 1)
-    assert header.recon_matrix == (320, 372, 1)
-    assert header.encoded_fov_m == pytest.approx((0.44, 0.22, 0.0075))
+    # The header's x is the readout, which lies along the rows.
+    assert header.encoded_matrix == (372, 640, 1)
+    assert header.recon_matrix == (372, 320, 1)
+    assert header.encoded_fov_m == pytest.approx((0.22, 0.44, 0.0075))
     assert header.te_s == pytest.approx((0.01, 0.02))
     assert header.tr_s == pytest.approx((0.5,))
     assert header.flip_angle_rad == pytest.approx((np.pi / 2,))

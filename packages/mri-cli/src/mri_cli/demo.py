@@ -96,7 +96,7 @@ def stages(out: Path, size: Size) -> Iterator[Stage]:
     yield Stage(
         f"Simulate raw files of {size.subjects} subjects from real anatomy",
         f"simulate brains {raw} --subjects {size.subjects} --slices {size.slices}"
-        f" --matrix {size.matrix[0]} {size.matrix[1]} --coils {size.coils} --noise 0.016 --seed 0",
+        f" --matrix {size.matrix[0]} {size.matrix[1]} --coils {size.coils} --seed 0",
     )
     yield Stage("Convert them, with their label maps", f"convert {raw} {cohort} --labels {labels} {workers}")
     yield Stage(

@@ -185,7 +185,7 @@ def brains(
     slices: Slices = 6,
     matrix: Matrix = (192, 160),
     coils: Coils = 8,
-    noise: Noise = 0.01,
+    noise: Noise = 0.015,
     seed: Seed = 0,
 ) -> None:
     """Heads from real anatomy (the MNI152 template that nilearn carries)."""

@@ -91,7 +91,7 @@ class FastMriFormat:
             xml = _header_xml(file)
         return RawVolume(
             elements=tuple(elements),
-            header=header_from_xml(xml) if xml else Header(),
+            header=_header(xml) if xml else Header(),
             attributes={"ismrmrd_xml": deidentified_xml(xml)} if xml else {},
         )
 
@@ -102,6 +102,14 @@ def _slices(path: Path) -> Iterator[np.ndarray]:
         for index in range(kspace.shape[0]):
             block = np.asarray(kspace[index], dtype=np.complex64)
             yield block[None] if block.ndim == 3 else block[None, None]
+
+
+def _header(xml: str) -> Header:
+    """Return the acquisition parameters: the header's x is the readout, which lies along the rows, y of the store."""
+    header = header_from_xml(xml)
+    names = ("encoded_matrix", "recon_matrix", "encoded_fov_m", "recon_fov_m")
+    sizes = {name: getattr(header, name) for name in names}
+    return header.model_copy(update={name: (size[1], size[0], size[2]) for name, size in sizes.items() if size})
 
 
 def _header_xml(file: h5py.File) -> str:

@@ -18,12 +18,15 @@ def now_utc() -> str:
 
 
 class Header(Config):
-    """Acquisition parameters of a volume; what a file does not state stays None."""
+    """Acquisition parameters of a volume; what a file does not state stays None.
 
-    encoded_matrix: tuple[int, int, int] | None = Field(default=None, description="x, y, z")
-    recon_matrix: tuple[int, int, int] | None = Field(default=None, description="x, y, z")
-    encoded_fov_m: tuple[float, float, float] | None = Field(default=None, description="x, y, z")
-    recon_fov_m: tuple[float, float, float] | None = Field(default=None, description="x, y, z")
+    Sizes are in the order x, y, z of the arrays: columns, rows, slices or partitions.
+    """
+
+    encoded_matrix: tuple[int, int, int] | None = Field(default=None, description="columns, rows, partitions")
+    recon_matrix: tuple[int, int, int] | None = Field(default=None, description="columns, rows, partitions")
+    encoded_fov_m: tuple[float, float, float] | None = Field(default=None, description="columns, rows, partitions")
+    recon_fov_m: tuple[float, float, float] | None = Field(default=None, description="columns, rows, partitions")
     te_s: tuple[float, ...] | None = None
     tr_s: tuple[float, ...] | None = None
     ti_s: tuple[float, ...] | None = None

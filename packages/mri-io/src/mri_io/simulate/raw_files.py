@@ -110,12 +110,12 @@ def _write_raw(path: Path, stem: str, scan: SimulatedScan, recipe: str) -> None:
 
 
 def _header(scan: SimulatedScan) -> str:
-    """Return the ISMRMRD XML that a scanner's converter would have written."""
+    """Return the ISMRMRD XML that a scanner's converter would have written: x along the rows, the readout."""
     slices, _, ny, nx = scan.kspace.shape
     steps = np.linalg.norm(scan.affine[:3, :3], axis=0)
-    field_of_view = ismrmrd.xsd.fieldOfViewMm(x=float(steps[0] * nx), y=float(steps[1] * ny), z=float(steps[2]))
+    field_of_view = ismrmrd.xsd.fieldOfViewMm(x=float(steps[1] * ny), y=float(steps[0] * nx), z=float(steps[2]))
     space = ismrmrd.xsd.encodingSpaceType(
-        matrixSize=ismrmrd.xsd.matrixSizeType(x=nx, y=ny, z=1), fieldOfView_mm=field_of_view
+        matrixSize=ismrmrd.xsd.matrixSizeType(x=ny, y=nx, z=1), fieldOfView_mm=field_of_view
     )
     limits = ismrmrd.xsd.encodingLimitsType(
         kspace_encoding_step_1=ismrmrd.xsd.limitType(minimum=0, maximum=nx - 1, center=nx // 2),

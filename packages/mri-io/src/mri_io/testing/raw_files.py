@@ -84,7 +84,7 @@ def write_fastmri(
     """Write a file as the fastMRI data set has them."""
     with h5py.File(path, "w") as file:
         file["kspace"] = kspace
-        file["ismrmrd_header"] = xml or xml_header(kspace.shape[-1], kspace.shape[-2])
+        file["ismrmrd_header"] = xml or xml_header(kspace.shape[-2], kspace.shape[-1])
         if mask is not None:
             file["mask"] = mask
         if rss is not None:
