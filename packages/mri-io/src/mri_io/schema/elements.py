@@ -13,7 +13,16 @@ import numpy as np
 
 from mri_io.errors import SchemaError, ShapeError, expected_got
 
-__all__ = ["DATA", "ELEMENT_TYPES", "SCHEMA_VERSION", "SHARD_BYTES", "ArrayType", "ElementType", "element_type"]
+__all__ = [
+    "DATA",
+    "ELEMENT_TYPES",
+    "SCHEMA_VERSION",
+    "SHARD_BYTES",
+    "ArrayType",
+    "ElementType",
+    "element_type",
+    "is_path",
+]
 
 SCHEMA_VERSION = "1.0"
 SHARD_BYTES = 512 * 2**20
@@ -224,6 +233,11 @@ ELEMENT_TYPES: dict[str, ElementType] = {
 }
 
 
+def is_path(path: object) -> bool:
+    """Whether this may be an element's path, of this release or a later one: plain names joined by ``/``."""
+    return isinstance(path, str) and _NAME.fullmatch(path) is not None and DATA not in path.split("/")
+
+
 def element_type(path: str) -> ElementType:
     """Return the type of an element path.
 
@@ -241,7 +255,7 @@ def element_type(path: str) -> ElementType:
     found = ELEMENT_TYPES.get(kind)
     if found is None:
         raise SchemaError(expected_got("element type", expected=tuple(ELEMENT_TYPES), got=repr(kind), where=path))
-    if found.named != bool(separator) or (separator and (not _NAME.fullmatch(name) or DATA in name.split("/"))):
+    if found.named != bool(separator) or (separator and not is_path(name)):
         form = f"{kind}/<name>, a name of letters, digits, '-', '_' and '.'" if found.named else kind
         raise SchemaError(expected_got("element path", expected=form, got=repr(path)))
     return found

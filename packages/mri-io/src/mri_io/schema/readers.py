@@ -4,18 +4,32 @@ Rule R3 of the specification: readers ignore what they do not know, refuse what 
 anything older through this table. Writers emit the current version only.
 """
 
+import re
 from collections.abc import Callable, Mapping
+from pathlib import Path
 from typing import Any
 
-from mri_io.errors import CorruptElementError, VersionError
-from mri_io.schema.elements import ELEMENT_TYPES
+from mri_io.errors import CorruptElementError, VersionError, expected_got
+from mri_io.schema.elements import ELEMENT_TYPES, SCHEMA_VERSION
 
-__all__ = ["READERS", "AttributeReader", "is_known", "read_current"]
+__all__ = ["READERS", "AttributeReader", "check_version", "is_known", "read_current"]
 
 AttributeReader = Callable[[Mapping[str, Any]], dict[str, Any]]
 
 READERS: dict[tuple[str, int], AttributeReader] = {(name, 1): dict for name in ELEMENT_TYPES}
 """``(type, version)`` to a function from stored attributes to those of the current version."""
+
+
+def check_version(found: object, where: Path) -> None:
+    """Raise VersionError when a store's version is newer in its major number, or no version at all."""
+    text = str(found)
+    if not re.fullmatch(r"\d+\.\d+", text):
+        raise CorruptElementError(expected_got("schema_version", expected="major.minor", got=repr(found), where=where))
+    if int(text.split(".")[0]) > int(SCHEMA_VERSION.split(".")[0]):
+        raise VersionError(
+            f"{where}: written with store version {text}, this release of mri-io reads up to "
+            f"{SCHEMA_VERSION.split('.')[0]}.x. Upgrade it: pip install --upgrade mri-io"
+        )
 
 
 def is_known(attributes: Mapping[str, Any]) -> bool:

@@ -28,7 +28,11 @@ def _validator(name: str) -> Any:
 
 
 def validate(name: str, content: Any, where: object) -> None:
-    """Raise SchemaError naming every violation when `content` does not follow the schema `name`."""
+    """Raise SchemaError naming every violation when `content` does not follow the schema `name`, or is no JSON."""
+    try:
+        json.dumps(content, allow_nan=False)
+    except (TypeError, ValueError) as error:
+        raise SchemaError(f"{where}: the {name} attributes are not JSON values: {error}.") from None
     problems = sorted(_validator(name).iter_errors(content), key=lambda error: list(map(str, error.path)))
     if problems:
         lines = [f"{'.'.join(map(str, problem.path)) or '(top level)'}: {problem.message}" for problem in problems[:10]]

@@ -1,7 +1,7 @@
 """One zarr array of an element: written with the codecs of its type, read by memory mapping or through zarr."""
 
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from functools import cached_property
 from itertools import product
 from pathlib import Path
@@ -125,6 +125,7 @@ class StoredArray:
         self.folder, self.metadata = folder, dict(metadata)
         self._guard = guard
         self._trusted: set[Any] = set()
+        self._complete = False
         try:
             self.shape: tuple[int, ...] = tuple(int(n) for n in metadata["shape"])
             self.dtype: np.dtype[Any] = np.dtype(metadata["data_type"])
@@ -193,9 +194,15 @@ class StoredArray:
     def _through_zarr(self, index: Any) -> np.ndarray:
         import zarr
 
+        chosen = Selection(index, self.shape, self.ndim)
+        # zarr knows no negative steps: read forwards, then turn.
+        forward = [_forward(positions) for positions in chosen.positions]
+        turned = tuple(slice(None, None, -1 if isinstance(p, range) and p.step < 0 else 1) for p in chosen.positions)
         try:
-            found = np.array(zarr.open_array(self._root, mode="r", zarr_format=3)[index])
-        except (MriError, MemoryError, IndexError):
+            self._check_complete()
+            read: Any = zarr.open_array(self._root, mode="r", zarr_format=3)[tuple(forward)]
+            found = np.array(np.asarray(read)[turned][chosen.squeeze])
+        except (MriError, MemoryError):
             raise
         except Exception as error:  # decoders raise whatever they like
             self._guard()
@@ -205,3 +212,24 @@ class StoredArray:
             ) from error
         self._guard()
         return found
+
+    def _check_complete(self) -> None:
+        """Raise CorruptElementError when files of chunks are missing: zarr would read zeros in their place."""
+        if self._complete:
+            return
+        sizes = self.metadata["chunk_grid"]["configuration"].get("chunk_shape")
+        names = (path.name for path in self.folder.rglob("*") if path.is_file())
+        found = sum(1 for name in names if name != "zarr.json" and not name.startswith("."))
+        wanted = math.prod(-(-n // size) for n, size in zip(self.shape, sizes, strict=True)) if sizes else found
+        if found < wanted:
+            self._guard()
+            raise DamageError(f"{self.folder}: expected {wanted} files of data, found {found}.", "missing")
+        self._complete = True
+
+
+def _forward(positions: Sequence[int]) -> slice:
+    """Return the slice of the same positions in ascending order."""
+    if not positions:
+        return slice(0, 0)
+    step = abs(positions.step) if isinstance(positions, range) else 1
+    return slice(min(positions[0], positions[-1]), max(positions[0], positions[-1]) + 1, step)

@@ -10,6 +10,7 @@ from typing import Any, Literal
 from mri_io.errors import ElementExistsError, ElementNotFoundError, StoreError, expected_got
 from mri_io.schema.attributes import Header, Source, now_utc
 from mri_io.schema.elements import SCHEMA_VERSION
+from mri_io.schema.readers import check_version
 from mri_io.schema.validation import validate
 from mri_io.store import evaluations, splits
 from mri_io.store.checks import check_attributes
@@ -20,7 +21,7 @@ from mri_io.store.failures import Failures
 from mri_io.store.metadata import SEAL
 from mri_io.store.roots import write_root
 from mri_io.store.staging import staging
-from mri_io.store.volume import Volume, check_version, open_volume
+from mri_io.store.volume import Volume, open_volume
 
 __all__ = ["Cohort", "create_cohort", "open_cohort"]
 

@@ -65,7 +65,6 @@ def publish(staged: Path, target: Path, *, replace: bool = False) -> None:
     node = staged / NODE
     with storage_errors(target):
         flush_tree(node)
-        target.parent.mkdir(parents=True, exist_ok=True)
         if target.exists() and not is_committed(target):
             _discard_orphan(staged, target)
         if not (replace and target.exists() and _exchange(node, target)):

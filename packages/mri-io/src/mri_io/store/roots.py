@@ -13,10 +13,11 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
+from mri_io.errors import StoreError
 from mri_io.store.durable import flush_folder, storage_errors
-from mri_io.store.metadata import Node, group_text, read_node
+from mri_io.store.metadata import SEAL, Node, group_text, read_node
 
-__all__ = ["changing_root", "is_current", "refresh_root", "write_root"]
+__all__ = ["changing_root", "check_present", "is_current", "refresh_root", "write_root"]
 
 _log = logging.getLogger(__name__)
 
@@ -58,6 +59,20 @@ def changing_root(volume: Path, temporary: Path) -> Iterator[None]:
         finally:
             with suppress(OSError):
                 _refresh(volume, temporary)
+
+
+def check_present(volume: Path, mri: Mapping[str, Any], element: str) -> None:
+    """Raise StoreError unless a volume is the one whose attributes were read: else an element would join a stranger."""
+    root = read_node(volume, root=True)
+    if root is None or _as_stored(root.mri or {}) != _as_stored(mri):
+        raise StoreError(
+            f"{volume}: the volume was {'removed' if root is None else 'replaced'} while the element {element!r} was "
+            "written. Open it again and run the step again."
+        )
+
+
+def _as_stored(mri: Mapping[str, Any]) -> str:
+    return json.dumps({key: value for key, value in mri.items() if key != SEAL}, sort_keys=True)
 
 
 def is_current(volume: Path, node: Node) -> bool:

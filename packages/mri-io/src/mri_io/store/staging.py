@@ -59,15 +59,14 @@ def is_abandoned(folder: Path, older_than_s: float) -> bool:
     host, _, process = folder.name.partition("-")[2].rpartition("-")
     age = time.time() - _last_change(folder)
     if host == socket.gethostname() and os.name != "nt":
+        dead = not (process.isdigit() and _runs(int(process)))
         try:
             with (folder / OWNER).open("rb+") as owner:
                 state = _try_lock(owner)
         except FileNotFoundError:
-            # Between making the directory and locking the file; or it is being removed.
-            return age > _GRACE_S
-        if state != _UNKNOWN:
-            return state == _FREE
-        return not (process.isdigit() and _runs(int(process)))
+            # Between making the directory and locking the file, or being removed; else its writer died there.
+            return age > _GRACE_S or dead
+        return dead if state == _UNKNOWN else state == _FREE
     return age > older_than_s
 
 

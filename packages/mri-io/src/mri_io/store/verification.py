@@ -12,7 +12,7 @@ import numpy as np
 from mri_io.config import validate_config
 from mri_io.errors import NonFiniteError, SchemaError, StoreError, VersionError
 from mri_io.schema.elements import DATA, ELEMENT_TYPES, ArrayType, ElementType
-from mri_io.schema.readers import is_known
+from mri_io.schema.readers import check_version, is_known
 from mri_io.schema.validation import validate
 from mri_io.store.arrays import StoredArray, array_metadata
 from mri_io.store.checks import UndeclaredLabelError, check_affine, check_labels_declared, check_siblings
@@ -25,7 +25,7 @@ from mri_io.store.roots import is_current
 from mri_io.store.shards import ChunkFile
 from mri_io.store.splits import Split
 from mri_io.store.staging import STAGING
-from mri_io.store.volume import Volume, check_version
+from mri_io.store.volume import Volume
 
 __all__ = ["Problem", "VerifyReport", "verify"]
 

@@ -20,21 +20,21 @@ from mri_io.errors import (
     expected_got,
 )
 from mri_io.schema.attributes import Header, Provenance, Source
-from mri_io.schema.elements import DATA, SCHEMA_VERSION, ElementType, element_type
-from mri_io.schema.readers import is_known
+from mri_io.schema.elements import DATA, ElementType, element_type, is_path
+from mri_io.schema.readers import check_version, is_known
 from mri_io.schema.validation import validate
 from mri_io.store.checks import check_affine, check_attributes, check_siblings, normalise_labels
 from mri_io.store.commit import NODE, is_committed, publish, publish_group, storage_errors
 from mri_io.store.element import Element
 from mri_io.store.metadata import SEAL, Node, has_attributes, read_node, write_group
-from mri_io.store.roots import changing_root, refresh_root
+from mri_io.store.roots import changing_root, check_present, refresh_root
 from mri_io.store.staging import staging
 from mri_io.store.writing import ArrayPlan, ElementWriter, plan_arrays
 
 if TYPE_CHECKING:
     import xarray
 
-__all__ = ["Volume", "check_version", "make_volume_id", "open_volume"]
+__all__ = ["Volume", "make_volume_id", "open_volume"]
 
 _log = logging.getLogger(__name__)
 _RESERVED = ("type", "type_version", "name", "provenance", "commit", "affine", "labels", SEAL)
@@ -57,18 +57,6 @@ def make_volume_id(subject: str, *, session: str | None = None, acquisition: str
 
     middle = f"_ses-{plain(session)}" if session else ""
     return f"sub-{plain(subject.removeprefix('sub-'))}{middle}_acq-{plain(acquisition)}_run-{run}"
-
-
-def check_version(found: object, where: Path) -> None:
-    """Raise VersionError when a store's version is newer in its major number, or no version at all."""
-    text = str(found)
-    if not re.fullmatch(r"\d+\.\d+", text):
-        raise CorruptElementError(expected_got("schema_version", expected="major.minor", got=repr(found), where=where))
-    if int(text.split(".")[0]) > int(SCHEMA_VERSION.split(".")[0]):
-        raise VersionError(
-            f"{where}: written with store version {text}, this release of mri-io reads up to "
-            f"{SCHEMA_VERSION.split('.')[0]}.x. Upgrade it: pip install --upgrade mri-io"
-        )
 
 
 def open_volume(path: str | Path) -> "Volume":
@@ -168,12 +156,12 @@ class Volume:
 
     def __contains__(self, path: object) -> bool:
         """Whether an element is committed."""
-        return isinstance(path, str) and bool(path) and has_attributes(self.path / path)
+        return is_path(path) and has_attributes(self.path / str(path))
 
     def __getitem__(self, path: str) -> Element:
         """Return a committed element; ElementNotFoundError lists those that exist."""
         folder = self.path / path
-        node = read_node(folder) if path else None
+        node = read_node(folder) if path in self else None
         if node is None or node.mri is None:
             names = ", ".join(self.elements()) or "none"
             raise ElementNotFoundError(f"{self.path}: there is no element {path!r}. Elements of this volume: {names}.")
@@ -295,6 +283,8 @@ class Volume:
                     writer.close()
             with storage_errors(self.path / path):
                 write_group(node, content, tuple(plans))
+                if self._staged is None:
+                    check_present(self.path, self.attributes, path)
                 self._make_parents(path, folder)
             if not replace or self._staged is not None:
                 publish(folder, self.path / path, replace=replace)

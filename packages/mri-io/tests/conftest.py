@@ -1,0 +1,39 @@
+"""Cohorts that tests of the store share."""
+
+import numpy as np
+import pytest
+
+from mri_io import create_cohort
+from mri_io.schema import Header, Provenance
+from mri_io.store import Cohort, Volume
+from mri_io.testing import tiny_cohort
+
+MADE = Provenance(method="test", package="mri-io", version="0", config={"a": 1})
+
+
+@pytest.fixture
+def made() -> Provenance:
+    """Provenance of elements whose origin does not matter."""
+    return MADE
+
+
+@pytest.fixture
+def volume(tmp_path) -> Volume:
+    """A committed volume without elements."""
+    cohort = create_cohort(tmp_path / "one", name="one")
+    header = Header(recon_matrix=(5, 7, 3), te_s=(0.03,), vendor="SIEMENS")
+    with cohort.create_volume("sub-01_acq-t1_run-1", subject_id="sub-01", header=header):
+        pass
+    return cohort["sub-01_acq-t1_run-1"]
+
+
+@pytest.fixture
+def tiny(tmp_path) -> Cohort:
+    """Three subjects with all elements of the main job and small matrices."""
+    return tiny_cohort(tmp_path / "tiny", subjects=3, slices=3, coils=2, matrix=(10, 8))
+
+
+@pytest.fixture
+def rng() -> np.random.Generator:
+    """A generator with a fixed seed."""
+    return np.random.default_rng(20240229)
