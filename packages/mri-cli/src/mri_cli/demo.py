@@ -1,12 +1,12 @@
 """The main job: simulated raw files to a report, by the public commands that a user would type.
 
-Every stage is one ``mri-cli`` command in a process of its own. Each command skips what is done, so an
-interrupted demonstration continues when it is run again. Budgets are numbers of steps, never seconds.
+Every stage is one ``mri-cli`` command, all of them in this process so that the libraries behind them are loaded
+once. Each command skips what is done, so an interrupted demonstration continues when it is run again. Budgets are
+numbers of steps, never seconds.
 """
 
 import json
 import shlex
-import subprocess
 import sys
 import time
 from collections.abc import Iterator
@@ -225,13 +225,30 @@ def run_demo(out: Path, *, size: str = "full", dry_run: bool = False) -> None:
         typer.secho(f"\n[{number}/{len(plan)}] {stage.title}", bold=True)
         typer.secho(f"$ {stage}", fg="cyan")
         start = time.monotonic()
-        done = subprocess.run([sys.executable, "-m", "mri_cli", *shlex.split(stage.command)], check=False)
-        if done.returncode:
-            raise DemoError(f"stage {number} ended with status {done.returncode}. To repeat it alone: {stage}")
+        _run(stage, number)
         typer.echo(f"  {time.monotonic() - start:.0f} s, {time.monotonic() - begin:.0f} s in all")
     for line in outcome(out / "cohort"):
         typer.echo(line)
     typer.secho(f"\nReport: {out / 'report.html'}", bold=True)
+
+
+def _run(stage: Stage, number: int) -> None:
+    """Run a stage as the command line would; DemoError when it fails."""
+    from mri_cli.__main__ import app
+
+    try:
+        app(shlex.split(stage.command), prog_name="mri-cli")
+    except SystemExit as end:
+        problem = f"status {end.code}" if end.code else ""
+    except Exception as error:
+        if not isinstance(getattr(error, "exit_code", None), int):
+            raise
+        problem = str(error)
+    else:
+        problem = ""
+    sys.stdout.flush()
+    if problem:
+        raise DemoError(f"stage {number}: {problem}. To repeat it alone: {stage}")
 
 
 def _write_configs(folder: Path) -> None:

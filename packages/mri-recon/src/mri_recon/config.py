@@ -23,6 +23,12 @@ class VarNetConfig(Config):
         default="estimated", description="stored: those of data.maps; estimated: by a sensitivity network"
     )
     combination: Literal["sense", "rss"] = Field(default="sense", description="fastMRI's model has rss")
+    residual: bool = Field(
+        default=False, description="true: refinements begin at zero and leave the mean alone; false as published"
+    )
+    start_iterations: int = Field(
+        default=0, ge=0, description="of CG-SENSE before the first cascade; 0 as published: the measured data alone"
+    )
 
 
 ModelConfig = VarNetConfig

@@ -85,7 +85,7 @@ def simulate_brains(
             )
         )
     parameters = {
-        "kind": "brains-2",
+        "kind": "brains-1",
         "slices": slices,
         "matrix": list(matrix),
         "coils": coils,

@@ -5,12 +5,16 @@ import numpy as np
 __all__ = ["loop_sensitivities", "ring_of_loops"]
 
 SEGMENTS = 32
+TURN = np.radians(4.0)
+"""Standard deviation of the angle by which a head is turned in the array."""
 
 
 def ring_of_loops(
     coils: int, rng: np.random.Generator, *, radii_m: tuple[float, float] = (0.15, 0.135)
 ) -> tuple[np.ndarray, np.ndarray]:
     """Place loops on an ellipse around the head, staggered along z, each a little displaced.
+
+    It is one array, not a new one for every subject: only the way the head lies in it turns by a few degrees.
 
     Parameters
     ----------
@@ -26,7 +30,7 @@ def ring_of_loops(
     centres, normals
         (coil, 3), metres and unit vectors, order z, y, x; the normals point to the axis.
     """
-    angles = 2 * np.pi * (np.arange(coils) + rng.uniform(-0.12, 0.12, coils)) / coils + rng.uniform(0, 2 * np.pi)
+    angles = 2 * np.pi * (np.arange(coils) + rng.uniform(-0.12, 0.12, coils)) / coils + rng.normal(0, TURN)
     z = 0.03 * np.where(np.arange(coils) % 2, 1, -1) + rng.normal(0, 0.005, coils)
     centres = np.stack([z, radii_m[0] * np.sin(angles), radii_m[1] * np.cos(angles)], axis=1)
     normals = -centres * np.array([0.3, 1, 1])

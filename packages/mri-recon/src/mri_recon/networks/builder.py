@@ -16,6 +16,8 @@ def _varnet(config: VarNetConfig) -> nn.Module:
         sens_channels=config.sens_channels if config.coil_maps == "estimated" else 0,
         sens_pools=config.sens_pools,
         combination=config.combination,
+        residual=config.residual,
+        start_iterations=config.start_iterations,
     )
 
 

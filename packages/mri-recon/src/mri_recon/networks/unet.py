@@ -12,6 +12,9 @@ from torch import Tensor, nn
 
 __all__ = ["NormUnet", "Unet"]
 
+QUIET = 0.01
+"""Of the weights of the last convolution, where the output begins near zero."""
+
 
 class _ConvBlock(nn.Module):
     """Twice: 3 x 3 convolution, instance normalisation, LeakyReLU."""
@@ -103,12 +106,25 @@ class NormUnet(nn.Module):
     """A U-Net on complex images: real and imaginary parts as channels, each normalised per image, then undone.
 
     The images are padded to multiples of 16 with zeros, half on each side, as fastMRI does for four poolings.
+
+    Parameters
+    ----------
+    channels, pools
+        Of the U-Net.
+    residual
+        Whether the output is a difference of images: it gets the scale of the input back but not its mean, and is
+        nearly zero before training.
     """
 
-    def __init__(self, channels: int, pools: int) -> None:
+    def __init__(self, channels: int, pools: int, *, residual: bool = False) -> None:
         super().__init__()
         self.unet = Unet(2, 2, channels, pools)
         self.multiple = 16 if pools <= 4 else 2**pools
+        self.residual = residual
+        if residual:
+            with torch.no_grad():
+                for parameter in self.unet.up_conv[-1].get_submodule("1").parameters():
+                    parameter.mul_(QUIET)
 
     def forward(self, images: Complex[Tensor, "batch y x"]) -> Complex[Tensor, "batch y x"]:
         """Return complex images of the same shape; each depends on its own input only."""
@@ -121,5 +137,7 @@ class NormUnet(nn.Module):
         top, left = math.floor(pad_y / 2), math.floor(pad_x / 2)
         normalised = nn.functional.pad((x - mean) / std, (left, pad_x - left, top, pad_y - top))
         out = self.unet(normalised.contiguous(memory_format=torch.channels_last))
-        out = out[..., top : top + height, left : left + width] * std + mean
+        out = out[..., top : top + height, left : left + width] * std
+        if not self.residual:
+            out = out + mean
         return torch.view_as_complex(out.permute(0, 2, 3, 1).contiguous())

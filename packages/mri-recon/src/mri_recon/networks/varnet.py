@@ -9,6 +9,7 @@ import torch
 from jaxtyping import Complex
 from torch import Tensor, nn
 
+from mri_recon.classical import cg_sense
 from mri_recon.networks.output import ReconOutput
 from mri_recon.networks.unet import NormUnet
 from mri_recon.physics import combine, expand, fft2c, ifft2c, root_sum_of_squares
@@ -85,6 +86,12 @@ class VarNet(nn.Module):
         Of the sensitivity network; 0 channels leave it out, and maps must be given.
     combination
         ``"rss"``: root sum of squares of the coil images, as fastMRI; ``"sense"``: complex combination by the maps.
+    residual
+        False, as published: a refinement is given the mean of the image that it refines. True: it is not, since it is
+        a difference, and it is nearly zero before training.
+    start_iterations
+        k^0 is what was measured. With more than 0 iterations the lines between are filled in by CG-SENSE, which
+        leaves the cascades noise to remove instead of aliasing, and shortens training.
     """
 
     def __init__(
@@ -96,12 +103,15 @@ class VarNet(nn.Module):
         sens_channels: int = 8,
         sens_pools: int = 4,
         combination: str = "rss",
+        residual: bool = False,
+        start_iterations: int = 0,
     ) -> None:
         super().__init__()
         if sens_channels:
             self.sens_net = SensitivityModel(sens_channels, sens_pools)
-        self.cascades = nn.ModuleList([VarNetBlock(NormUnet(channels, pools)) for _ in range(cascades)])
-        self.combination = combination
+        networks = [NormUnet(channels, pools, residual=residual) for _ in range(cascades)]
+        self.cascades = nn.ModuleList(VarNetBlock(network) for network in networks)
+        self.combination, self.start_iterations = combination, start_iterations
         # Convolutions run up to three times faster in this layout on CPUs and on tensor cores.
         nn.Module.to(self, memory_format=torch.channels_last)  # type: ignore[call-overload]
 
@@ -131,10 +141,17 @@ class VarNet(nn.Module):
         if maps is None:
             maps = self.sens_net(kspace, mask).unsqueeze(1)
         sampled = (mask != 0).to(kspace.real.dtype)
-        current = kspace
+        current = self._start(kspace, sampled, maps) if self.start_iterations else kspace
         for cascade in self.cascades:
             current = cascade(current, kspace, sampled, maps)
         images = ifft2c(current)
         if self.combination == "rss":
             return ReconOutput(root_sum_of_squares(images))
         return ReconOutput(combine(images, maps)[:, 0])
+
+    @torch.no_grad()
+    def _start(self, kspace: Tensor, sampled: Tensor, maps: Tensor) -> Tensor:
+        """Return the measured k-space with the other samples as CG-SENSE predicts them."""
+        image = cg_sense(kspace, sampled, maps, iterations=self.start_iterations).image
+        predicted = fft2c(expand(image if maps.shape[-4] > 1 else image[..., None, :, :], maps))
+        return kspace + (1 - sampled) * predicted
