@@ -34,7 +34,8 @@ def check_version(found: object, where: Path) -> None:
 
 def is_known(attributes: Mapping[str, Any]) -> bool:
     """Whether this release has heard of the element's type, in any version."""
-    return attributes.get("type") in ELEMENT_TYPES
+    name = attributes.get("type")
+    return isinstance(name, str) and name in ELEMENT_TYPES
 
 
 def read_current(attributes: Mapping[str, Any], where: object) -> dict[str, Any]:

@@ -9,7 +9,7 @@ from mri_io.errors import SchemaError
 
 __all__ = ["SCHEMAS", "load_schema", "validate"]
 
-SCHEMAS = ("cohort", "element", "evaluation", "index-row", "split", "volume")
+SCHEMAS = ("cohort", "element", "evaluation", "index-row", "split", "statistics", "volume")
 
 
 @cache

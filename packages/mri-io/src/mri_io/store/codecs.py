@@ -23,10 +23,12 @@ __all__ = [
     "decode_chunk",
     "encode_chunk",
     "encoded_size",
+    "states_size",
 ]
 
 CRC = struct.Struct("<I")
 _BLOSC_LEVEL, _ZSTD_LEVEL = 5, 3
+_ZSTD_CHECKSUM, _ZSTD_DESCRIPTOR = 0b00100, 0b11100  # RFC 8878, section 3.1.1.1.1
 
 
 def crc32c(data: bytes | np.ndarray) -> int:
@@ -70,11 +72,22 @@ def encoded_size(codec: Codec, shape: tuple[int, ...], dtype: np.dtype[Any]) -> 
 
 
 def check_chunk(codec: Codec, data: np.ndarray, where: str) -> None:
-    """Raise `DamageError` when encoded bytes (uint8) do not match their crc32c; zstd frames are checked by decoding."""
+    """Raise `DamageError` when encoded bytes (uint8) do not match their crc32c.
+
+    A zstd frame is checked by decoding it, but for the bits that a decoder overlooks.
+    """
     if codec == "zstd":
+        # The descriptor's unused and reserved bits, and the one that says that there is a checksum.
+        if data.size < 5 or data[4] & _ZSTD_DESCRIPTOR != _ZSTD_CHECKSUM:
+            raise bad_checksum(where)
         return
     if data.size < CRC.size or crc32c(data[: -CRC.size]) != CRC.unpack(data[-CRC.size :].tobytes())[0]:
         raise bad_checksum(where)
+
+
+def states_size(data: np.ndarray) -> bool:
+    """Whether a zstd frame states the size of its content, as every one does that is written whole."""
+    return data.size > 4 and bool(data[4] & 0b11100000)
 
 
 def decode_chunk(

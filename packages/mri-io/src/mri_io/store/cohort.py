@@ -1,13 +1,12 @@
 """A cohort: volumes, splits, statistics, evaluations and failures in one folder."""
 
-import json
 import traceback
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Literal
 
-from mri_io.errors import ElementExistsError, ElementNotFoundError, StoreError, expected_got
+from mri_io.errors import ElementExistsError, ElementNotFoundError, StoreError
 from mri_io.schema.attributes import Header, Source, now_utc
 from mri_io.schema.elements import SCHEMA_VERSION
 from mri_io.schema.readers import check_version
@@ -15,7 +14,8 @@ from mri_io.schema.validation import validate
 from mri_io.store import evaluations, splits
 from mri_io.store.checks import check_attributes
 from mri_io.store.commit import NODE, is_committed, publish
-from mri_io.store.durable import storage_errors, write_json_atomic
+from mri_io.store.documents import read_document, write_document
+from mri_io.store.durable import storage_errors
 from mri_io.store.element import Element
 from mri_io.store.failures import Failures
 from mri_io.store.metadata import SEAL
@@ -73,7 +73,7 @@ def create_cohort(
     validate("cohort", metadata, folder)
     with storage_errors(folder):
         (folder / "volumes").mkdir(parents=True, exist_ok=True)
-    write_json_atomic(folder / "cohort.json", metadata)
+    write_document(folder / "cohort.json", metadata)
     return Cohort(folder, metadata)
 
 
@@ -90,15 +90,12 @@ def open_cohort(path: str | Path) -> "Cohort":
     folder = Path(path)
     file = folder / "cohort.json"
     try:
-        metadata = json.loads(file.read_bytes())
+        # Name, licence and address may be edited by hand; `verify` tells of it.
+        metadata = read_document(file, strict=False)
     except (FileNotFoundError, NotADirectoryError):
         raise StoreError(
             f"{folder}: there is no cohort here (no cohort.json). Make one: mri-cli convert SOURCE... {folder}"
         ) from None
-    except ValueError as error:
-        raise StoreError(f"{file}: not valid JSON: {error}. Restore it from a copy.") from None
-    if not isinstance(metadata, dict):
-        raise StoreError(expected_got("content", expected="a mapping", got=type(metadata).__name__, where=file))
     check_version(metadata.get("schema_version"), folder)
     validate("cohort", metadata, file)
     return Cohort(folder, metadata)

@@ -2,7 +2,6 @@
 
 import csv
 import io
-import json
 import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -11,10 +10,11 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from mri_io.errors import ElementExistsError, SchemaError, StoreError, expected_got
+from mri_io.errors import ElementExistsError, SchemaError, expected_got
 from mri_io.schema.attributes import now_utc
 from mri_io.schema.validation import validate
-from mri_io.store.durable import write_json_atomic, write_text_atomic
+from mri_io.store.documents import read_document, write_document
+from mri_io.store.durable import write_text_atomic
 
 if TYPE_CHECKING:
     from mri_io.store.element import Element
@@ -132,7 +132,7 @@ def write_evaluation(
     table.writeheader()
     table.writerows(clean)
     write_text_atomic(path.with_suffix(".csv"), text.getvalue())
-    write_json_atomic(path, content)
+    write_document(path, content)
     return path
 
 
@@ -172,10 +172,7 @@ def read_evaluations(cohort: Path) -> dict[str, dict[str, Any]]:
     """Return all evaluations of a cohort by name."""
     found: dict[str, dict[str, Any]] = {}
     for path in sorted((cohort / "evaluations").glob("*.json")):
-        try:
-            content = json.loads(path.read_bytes())
-        except ValueError as error:
-            raise StoreError(f"{path}: not valid JSON: {error}. Run the evaluation again.") from None
+        content = read_document(path)
         validate("evaluation", content, path)
         found[path.stem] = content
     return found

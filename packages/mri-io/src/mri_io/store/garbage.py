@@ -7,11 +7,12 @@ from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
 
+from mri_io.errors import CorruptElementError
 from mri_io.store.cohort import Cohort
 from mri_io.store.commit import finish_replacement, is_committed
 from mri_io.store.durable import storage_errors
 from mri_io.store.metadata import has_attributes
-from mri_io.store.roots import refresh_root
+from mri_io.store.roots import holds_elements, lost_nodes, refresh_root
 from mri_io.store.staging import STAGING, is_abandoned, staging
 
 __all__ = ["collect_garbage"]
@@ -26,7 +27,8 @@ def collect_garbage(cohort: Cohort, *, dry_run: bool = False, older_than_s: floa
     Replacements that a crash interrupted are completed, and outdated copies of metadata in volumes' roots renewed.
 
     Never touches the staging directory of a living writer of this machine; one of another machine counts as abandoned
-    when nothing in it has changed for `older_than_s` seconds.
+    when nothing in it has changed for `older_than_s` seconds. What lost its metadata by damage, rather than never had
+    them, is left alone: `verify` tells of it.
 
     Returns
     -------
@@ -48,7 +50,8 @@ def collect_garbage(cohort: Cohort, *, dry_run: bool = False, older_than_s: floa
     if not dry_run:
         with staging(cohort.volumes_path) as temporary:
             for volume in sorted(cohort.volumes_path.glob("*.zarr")):
-                refresh_root(volume, temporary)
+                if _lost(volume) == set():  # else the copy is what tells of the damage
+                    refresh_root(volume, temporary)
     return removed
 
 
@@ -56,9 +59,18 @@ def _orphans(cohort: Cohort) -> Iterator[Path]:
     """Yield volumes and elements that were never committed: directories without ``zarr.json``."""
     for volume in sorted(cohort.volumes_path.glob("*.zarr")):
         if not is_committed(volume):
-            yield volume
-        else:
-            yield from _orphan_elements(volume)
+            if not holds_elements(volume):
+                yield volume
+        elif (lost := _lost(volume)) is not None:
+            yield from (folder for folder in _orphan_elements(volume) if folder not in lost)
+
+
+def _lost(volume: Path) -> set[Path] | None:
+    """Return the folders of a volume that lost their metadata, None when its own are damaged and cannot tell."""
+    try:
+        return {volume / path for path in lost_nodes(volume)}
+    except CorruptElementError:
+        return None
 
 
 def _orphan_elements(group: Path) -> Iterator[Path]:
@@ -66,7 +78,7 @@ def _orphan_elements(group: Path) -> Iterator[Path]:
         if is_committed(folder):
             if not has_attributes(folder) and not (folder / "c").exists():
                 yield from _orphan_elements(folder)
-        elif not any(has_attributes(child) for child in folder.iterdir()):
+        elif not holds_elements(folder):
             # With elements below, it is a group that lost its own metadata: damage, which `verify` tells of.
             yield folder
 

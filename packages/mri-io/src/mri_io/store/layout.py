@@ -43,6 +43,8 @@ class Layout:
     def of(cls, metadata: Mapping[str, Any]) -> "Layout | None":
         """Return the layout of an array, None when only zarr knows how to read it."""
         shape = tuple(int(n) for n in metadata["shape"])
+        if min(shape, default=0) < 0:
+            raise ValueError(f"negative length in shape {shape}")
         shard = tuple(int(n) for n in metadata["chunk_grid"]["configuration"]["chunk_shape"])
         codecs, chunk, sharded = metadata["codecs"], shard, False
         if codecs and codecs[0]["name"] == "sharding_indexed":

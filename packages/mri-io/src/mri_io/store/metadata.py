@@ -17,8 +17,10 @@ __all__ = [
     "file_identity",
     "group_text",
     "has_attributes",
+    "matches_seal",
     "read_node",
     "seal",
+    "sealed_text",
     "write_array_metadata",
     "write_group",
 ]
@@ -28,6 +30,7 @@ KEY = "mri"
 SEAL = "metadata_sha256"
 """Attribute that seals the metadata of a volume or element."""
 _BLANK = "0" * 64
+_PLAIN_KEYS = {"zarr_format", "node_type", "consolidated_metadata"}
 _ATTEMPTS = 5
 
 
@@ -99,13 +102,27 @@ def group_text(
     content: dict[str, Any] = {"zarr_format": 3, "node_type": "group"}
     if consolidated is not None:
         content["consolidated_metadata"] = dict(consolidated)
-    # The attributes come last and the seal last in them: it is the last run of zeros to be filled in.
-    content["attributes"] = {} if mri is None else {KEY: {**_unsealed(mri), SEAL: _BLANK}}
-    text = json.dumps(content, indent=1, allow_nan=False) + "\n"
     if mri is None:
-        return text
+        return json.dumps({**content, "attributes": {}}, indent=1) + "\n"
+    # The attributes come last, so that the seal is last in the file.
+    return _fill_seal({**content, "attributes": {KEY: {**_unsealed(mri), SEAL: _BLANK}}}, arrays or {})
+
+
+def sealed_text(content: Mapping[str, Any]) -> str:
+    """Return the text of a JSON file whose last key seals it."""
+    return _fill_seal({**content, SEAL: _BLANK}, {})
+
+
+def matches_seal(raw: bytes, stored: object, arrays: Mapping[str, bytes] | None = None) -> bool:
+    """Whether the bytes of a file, and of the metadata of its arrays, give the seal that is stored in it."""
+    head, _, tail = raw.rpartition(str(stored).encode(errors="replace") or b"?")
+    return seal(head + _BLANK.encode() + tail, arrays or {}) == stored
+
+
+def _fill_seal(content: Mapping[str, Any], arrays: Mapping[str, bytes]) -> str:
+    text = json.dumps(content, indent=1, allow_nan=False) + "\n"
     head, _, tail = text.rpartition(_BLANK)
-    return head + seal(text.encode(), arrays or {}) + tail
+    return head + seal(text.encode(), arrays) + tail
 
 
 def _unsealed(mri: Mapping[str, Any]) -> dict[str, Any]:
@@ -148,8 +165,10 @@ def has_attributes(folder: Path) -> bool:
     path = folder / "zarr.json"
     try:
         content = _json(path, path.read_bytes())
+        if content.get("node_type") == "group" and content.keys() <= _PLAIN_KEYS:
+            return False  # other writers leave empty attributes out
         return KEY in content["attributes"]
-    except (FileNotFoundError, NotADirectoryError):
+    except (FileNotFoundError, NotADirectoryError, IsADirectoryError):
         return False
     except (DamageError, KeyError, TypeError):
         return True
@@ -183,14 +202,12 @@ def _parse(path: Path, raw: bytes, files: Mapping[str, bytes], identity: tuple[i
     if not isinstance(mri, dict):
         return Node(content, None, {}, identity, sealed=False)
     stored = mri.get(SEAL)
-    if stored is not None:
-        head, _, tail = raw.rpartition(str(stored).encode() or b"?")
-        if seal(head + _BLANK.encode() + tail, files) != stored:
-            raise DamageError(
-                f"{path}: the metadata do not match their seal ({SEAL}): they have been damaged or edited. "
-                "Restore them from a copy, or remove the element and make it again.",
-                "metadata",
-            )
+    if stored is not None and not matches_seal(raw, stored, files):
+        raise DamageError(
+            f"{path}: the metadata do not match their seal ({SEAL}): they have been damaged or edited. "
+            "Restore them from a copy, or remove the element and make it again.",
+            "metadata",
+        )
     arrays = {name: _json(path.parent / name / "zarr.json", data) for name, data in files.items()}
     return Node(content, mri, arrays, identity, sealed=stored is not None)
 

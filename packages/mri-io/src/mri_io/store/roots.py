@@ -15,11 +15,12 @@ from typing import Any
 
 from mri_io.errors import StoreError
 from mri_io.store.durable import flush_folder, storage_errors
-from mri_io.store.metadata import SEAL, Node, group_text, read_node
+from mri_io.store.metadata import SEAL, Node, file_identity, group_text, has_attributes, read_node
 
-__all__ = ["changing_root", "check_present", "is_current", "refresh_root", "write_root"]
+__all__ = ["changing_root", "check_present", "holds_elements", "is_current", "lost_nodes", "refresh_root", "write_root"]
 
 _log = logging.getLogger(__name__)
+_ATTEMPTS = 5
 
 
 def write_root(volume: Path, mri: Mapping[str, Any], temporary: Path) -> None:
@@ -78,6 +79,27 @@ def _as_stored(mri: Mapping[str, Any]) -> str:
 def is_current(volume: Path, node: Node) -> bool:
     """Whether the copy of metadata in a root is there and equals the nodes below."""
     return node.content.get("consolidated_metadata") == _consolidated(volume)
+
+
+def lost_nodes(volume: Path) -> list[str]:
+    """Return the nodes that the copy of metadata in a root names and that have lost their own.
+
+    The copy is taken away before a node is removed or replaced, so that this is damage, never the work of a writer.
+    """
+    for _ in range(_ATTEMPTS):
+        root = read_node(volume, root=True)
+        if root is None:
+            return []
+        named = (root.content.get("consolidated_metadata") or {}).get("metadata") or {}
+        lost = [path for path in named if not (volume / path / "zarr.json").is_file()]
+        if not lost or file_identity(volume / "zarr.json") == root.identity:
+            return [path for path in lost if path.rpartition("/")[0] not in lost]
+    return []
+
+
+def holds_elements(folder: Path) -> bool:
+    """Whether a folder without metadata of its own holds committed nodes: damage, for volumes are published whole."""
+    return any(has_attributes(file.parent) for file in folder.rglob("zarr.json"))
 
 
 def _refresh(volume: Path, temporary: Path) -> None:

@@ -14,6 +14,7 @@ from typing import Any
 
 import numpy as np
 
+from mri_io.errors import StoreError
 from mri_io.schema.elements import Codec
 from mri_io.store.codecs import CRC, check_chunk, crc32c, decode_chunk, encode_chunk, encoded_size
 from mri_io.store.damage import DamageError, bad_checksum
@@ -162,7 +163,7 @@ class ChunkFile:
     def check_layout(self, numbers: set[int]) -> None:
         """Raise CorruptElementError unless exactly these chunks are present and fill the file without gaps."""
         present = [n for n in range(len(self._index)) if int(self._index[n, 0]) != _ABSENT]
-        for number in numbers - set(present):
+        for number in sorted(numbers):
             self.encoded(number, check=False)
         spans = sorted((int(offset), int(length)) for offset, length in self._index[present])
         position = 0
@@ -202,7 +203,12 @@ def open_chunk_file(
         if found is not None:
             _open.move_to_end(key)
             return key, found
-    found = ChunkFile(Path(path), codec, chunks, shape, dtype)
+    try:
+        found = ChunkFile(Path(path), codec, chunks, shape, dtype)
+    except OSError as error:
+        if isinstance(error, StoreError):
+            raise
+        raise StoreError(f"{path}: cannot be read: {error.strerror}.") from error
     with _lock:
         found.verified = _verified.setdefault(key, found.verified)
         _open[key] = found

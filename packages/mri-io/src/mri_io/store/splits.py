@@ -13,7 +13,7 @@ from pydantic import model_validator
 from mri_io.config import Config, validate_config
 from mri_io.errors import ConfigError, ElementNotFoundError, expected_got
 from mri_io.schema.validation import validate
-from mri_io.store.durable import write_json_atomic
+from mri_io.store.documents import read_document, write_document
 from mri_io.types import Part
 
 if TYPE_CHECKING:
@@ -154,7 +154,7 @@ def write_split(cohort: "Cohort", split: Split) -> Path:
     validate("split", content, path)
     if path.exists() and read_split(cohort, split.name).hash != split.hash:
         _log.warning("%s: an earlier split of this name, with other subjects, is replaced.", path)
-    write_json_atomic(path, content)
+    write_document(path, content)
     return path
 
 
@@ -162,15 +162,12 @@ def read_split(cohort: "Cohort", name: str) -> Split:
     """Read a split; ElementNotFoundError lists those that exist."""
     path = cohort.path / "splits" / f"{name}.json"
     try:
-        content = json.loads(path.read_bytes())
+        content = read_document(path)
     except FileNotFoundError:
         names = ", ".join(sorted(p.stem for p in path.parent.glob("*.json"))) or "none"
         raise ElementNotFoundError(
             f"{cohort.path}: there is no split {name!r}. Splits: {names}. Make one: mri-cli split {cohort.path}"
         ) from None
-    except ValueError as error:
-        raise ConfigError(f"{path}: not valid JSON: {error}.") from None
-    if not isinstance(content, dict):
-        raise ConfigError(expected_got("content", expected="a mapping", got=type(content).__name__, where=path))
+    validate("split", {"name": name, **content}, path)
     known = {key: value for key, value in content.items() if key in Split.model_fields}
     return validate_config(Split, {"name": name, **known}, where=str(path))

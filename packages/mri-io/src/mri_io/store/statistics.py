@@ -1,14 +1,14 @@
 """Intensity statistics from the training part of a split, for normalisation that never sees test data."""
 
-import json
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import numpy as np
 
 from mri_io.errors import ElementNotFoundError
+from mri_io.schema.validation import validate
 from mri_io.store.cohort import Cohort
-from mri_io.store.durable import write_json_atomic
+from mri_io.store.documents import read_document, write_document
 from mri_io.store.element import Element
 from mri_io.store.splits import Split
 
@@ -59,7 +59,8 @@ def compute_statistics(
             )
         fields[path] = {**_statistics(lambda found=found: _slices(found)), "volumes": len(found)}  # type: ignore[misc]
     content = {"split": chosen.name, "split_hash": chosen.hash, "fields": fields}
-    write_json_atomic(cohort.path / "stats" / f"{name or chosen.name}.json", content)
+    validate("statistics", content, cohort.path)
+    write_document(cohort.path / "stats" / f"{name or chosen.name}.json", content)
     return content
 
 
@@ -67,11 +68,12 @@ def read_statistics(cohort: Cohort, name: str = "default") -> dict[str, Any]:
     """Read ``stats/<name>.json``."""
     path = cohort.path / "stats" / f"{name}.json"
     try:
-        content: dict[str, Any] = json.loads(path.read_bytes())
+        content = read_document(path)
     except FileNotFoundError:
         raise ElementNotFoundError(
             f"{path}: there are no such statistics. Compute them: mri-cli stats {cohort.path}"
         ) from None
+    validate("statistics", content, path)
     return content
 
 

@@ -145,13 +145,14 @@ class Volume:
             for folder in children:
                 try:
                     node = read_node(folder) if folder.is_dir() else None
+                    readable = node is not None and node.mri is not None and _readable(node.mri, node, folder)
                 except CorruptElementError:
                     if strict:
                         raise
                     continue
                 if node is not None and node.mri is None:
                     pending.append(folder)
-                elif node is not None and _readable(node, folder):
+                elif node is not None and readable:
                     yield folder, folder.relative_to(self.path).as_posix(), node
 
     def __contains__(self, path: object) -> bool:
@@ -376,8 +377,8 @@ def _attributes(
     return content
 
 
-def _readable(node: Node, folder: Path) -> bool:
-    if not is_known(node.mri or {}):
+def _readable(mri: Mapping[str, Any], node: Node, folder: Path) -> bool:
+    if isinstance(mri.get("type"), str) and not is_known(mri):
         return False
     try:
         Element(folder, "", "", node)
