@@ -1,6 +1,9 @@
 """Settings of all tests: shapes and types in signatures are checked at run time."""
 
 import os
+import sys
+from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
@@ -23,3 +26,28 @@ def real_data() -> Path:
     if not (folder / "kspace_brain8ch").is_dir():
         pytest.skip(f"no real data at {folder}; set MRI_TEST_DATA to their folder")
     return folder
+
+
+@dataclass(frozen=True)
+class Done:
+    """What a command left: its exit status and what it printed."""
+
+    status: int
+    out: str
+    err: str
+
+
+@pytest.fixture
+def cli(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Callable[..., Done]:
+    """Return a function that runs ``mri-cli`` with the given arguments in this process, as its entry point does."""
+    host = pytest.importorskip("mri_cli.__main__")
+
+    def run(*arguments: object) -> Done:
+        capsys.readouterr()
+        monkeypatch.setattr(sys, "argv", ["mri-cli", *map(str, arguments)])
+        with pytest.raises(SystemExit) as stop:
+            host.main()
+        printed = capsys.readouterr()
+        return Done(int(stop.value.code or 0), printed.out, printed.err)
+
+    return run

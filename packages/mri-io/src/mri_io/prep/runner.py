@@ -3,11 +3,13 @@
 import logging
 import os
 import re
+import signal
 import traceback
 import uuid
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from functools import lru_cache
 from importlib.util import find_spec
 from typing import Any
 
@@ -22,6 +24,9 @@ _log = logging.getLogger(__name__)
 _ONE_THREAD = {
     name: "1" for name in ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS", "NUMBA_NUM_THREADS")
 }
+
+CONNECT_WITHIN_S, WORKERS_WITHIN_S = 20, 30
+"""How long a scheduler is given to answer, and then to get its first worker."""
 
 Task = Callable[[Any], dict[str, Any]]
 
@@ -84,7 +89,8 @@ def run_tasks(
         ``"sync"``: one after another in this process. ``"local"`` or ``"local:N"``: N dask workers on this machine,
         by default one per core. ``"tcp://host:port"``: a running dask scheduler.
     retries
-        How often dask tries an item again whose worker died or whose function raised an `OSError`.
+        How often dask tries an item again whose function raised an `OSError`. An item whose worker dies is tried
+        three times more, and then, unless this is zero, as often alone.
     description
         Shown beside the progress.
     labels
@@ -104,7 +110,7 @@ def run_tasks(
     ConfigError
         For an unknown scheduler.
     StoreError
-        When a dask scheduler cannot be reached.
+        When a dask scheduler cannot be reached, has no workers, or ends before the work is done.
     """
     names = list(labels) if labels is not None else [str(item) for item in items]
     check_scheduler(scheduler)
@@ -156,10 +162,19 @@ def _run_here(function: Task, items: Sequence[Any], scheduler: str, retries: int
             yield position, _describe(error)
 
 
-def _guarded(function: Task, item: Any) -> dict[str, Any] | tuple[str, str]:
+@lru_cache(maxsize=4)
+def _unpickled(function: bytes) -> Task:
+    """Return the same object for every item that a worker does, so that it may keep what it loads, e.g. a network."""
+    from distributed.protocol import pickle
+
+    task: Task = pickle.loads(function)
+    return task
+
+
+def _guarded(function: bytes, item: Any) -> dict[str, Any] | tuple[str, str]:
     """Run in a worker. What the packages raise on purpose is a result: trying again would not mend it."""
     try:
-        return function(item)
+        return _unpickled(function)(item)
     except Exception as error:
         if isinstance(error, OSError) and not isinstance(error, StoreError):
             raise
@@ -167,22 +182,43 @@ def _guarded(function: Task, item: Any) -> dict[str, Any] | tuple[str, str]:
 
 
 def _run_on_dask(function: Task, items: Sequence[Any], scheduler: str, retries: int) -> Iterator[Outcome]:
-    from distributed import as_completed
+    from distributed import KilledWorker, as_completed
+    from distributed.protocol import pickle
 
+    if not items:
+        return
+    # It travels with every item: data scattered to workers is lost with the last of them that dies.
+    packed = pickle.dumps(function)
     with _client(scheduler, len(items)) as client:
-        run = uuid.uuid4().hex  # a key that an earlier run used on a shared scheduler would give its old result
-        remote = client.scatter(function, broadcast=True, hash=False)
-        futures = {
-            client.submit(_guarded, remote, item, retries=retries, pure=False, key=f"item-{position}-{run}"): (position)
-            for position, item in enumerate(items)
-        }
-        try:
-            for future in as_completed(futures, loop=client.loop):
-                error = future.exception()
-                yield futures[future], _describe(error) if error is not None else future.result()
-        except BaseException:
-            client.cancel(list(futures), force=True)
-            raise
+
+        def submit(positions: Sequence[int]) -> dict[Any, int]:
+            run = uuid.uuid4().hex  # a key that an earlier run used on a shared scheduler would give its old result
+            options = {"retries": retries, "pure": False}
+            return {client.submit(_guarded, packed, items[p], key=f"item-{p}-{run}", **options): p for p in positions}
+
+        def outcomes(futures: dict[Any, int]) -> Iterator[tuple[int, Any]]:
+            try:
+                for future in as_completed(futures, loop=client.loop):
+                    if future.cancelled():
+                        raise StoreError(
+                            f"{scheduler}: the dask scheduler ended or forgot the work. Run the command again: it "
+                            "continues where it stopped."
+                        )
+                    error = future.exception()
+                    yield futures[future], future.result() if error is None else error
+            except BaseException:
+                client.cancel(list(futures), force=True)
+                raise
+
+        killed = []
+        for position, ended in outcomes(submit(range(len(items)))):
+            if isinstance(ended, KilledWorker) and retries:
+                killed.append(position)
+            else:
+                yield position, _describe(ended) if isinstance(ended, BaseException) else ended
+        for position in killed:  # alone: what killed the workers may have been another item in their queues
+            ((_, ended),) = outcomes(submit([position]))
+            yield position, _describe(ended) if isinstance(ended, BaseException) else ended
 
 
 @contextmanager
@@ -192,17 +228,23 @@ def _client(scheduler: str, items: int) -> Iterator[Any]:
 
     if not scheduler.startswith("local"):
         try:
-            client = Client(scheduler, timeout=20, set_as_default=False)
+            client = Client(scheduler, timeout=CONNECT_WITHIN_S, set_as_default=False)
         except OSError as error:
             raise StoreError(
                 f"{scheduler}: no dask scheduler answers there ({error}). Start one: dask scheduler"
             ) from error
         with client:
             _log.info("dask dashboard: %s", client.dashboard_link)
+            try:
+                client.wait_for_workers(1, timeout=WORKERS_WITHIN_S)
+            except TimeoutError:
+                raise StoreError(
+                    f"{scheduler}: the dask scheduler has no workers. Start one: dask worker {scheduler}"
+                ) from None
             yield client
         return
     _, _, number = scheduler.partition(":")
-    workers = min(int(number) if number else os.cpu_count() or 1, max(items, 1))
+    workers = min(int(number) if number else os.cpu_count() or 1, items)
     with _workers(workers) as cluster, Client(cluster, set_as_default=False) as client:
         _log.info("dask dashboard: %s", client.dashboard_link)
         yield client
@@ -218,6 +260,13 @@ def _workers(number: int) -> Iterator[Any]:
     import dask
     from distributed import Scheduler, SpecCluster
     from distributed.deploy.subprocess import SubprocessWorker
+
+    class QuietWorker(SubprocessWorker):  # type: ignore[misc]
+        """Leaves the terminal's interrupt to this process, which ends its workers; those would print tracebacks."""
+
+        async def _start(self) -> None:
+            signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})  # of the cluster's own thread; children inherit
+            await super()._start()
 
     dashboard = find_spec("bokeh") is not None
     options = {
@@ -241,9 +290,9 @@ def _workers(number: int) -> Iterator[Any]:
         with (
             dask.config.set({"distributed.nanny.pre-spawn-environ": _ONE_THREAD}),
             SpecCluster(
-                workers={n: {"cls": SubprocessWorker, "options": options} for n in range(number)},
+                workers={n: {"cls": QuietWorker, "options": options} for n in range(number)},
                 scheduler=scheduler,
-                silence_logs=logging.ERROR,
+                silence_logs=logging.CRITICAL,  # what matters becomes a failure or an exception
             ) as cluster,
         ):
             yield cluster
