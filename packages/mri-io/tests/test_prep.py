@@ -15,7 +15,7 @@ import pytest
 
 from mri_io import open_cohort, verify
 from mri_io.errors import ConfigError, StoreError
-from mri_io.prep import TaskFailure, prepare_cohort, run_tasks, runner
+from mri_io.prep import TaskFailure, cluster, prepare_cohort, run_tasks
 from mri_io.store import collect_garbage
 from mri_io.testing import tiny_cohort
 
@@ -54,7 +54,7 @@ def dask_worker(address: str, folder: Path):
 def address(tmp_path_factory):
     """A dask scheduler with one worker, which come one after the other as a user starts them."""
     with dask_scheduler() as (_, found), pytest.MonkeyPatch.context() as patch:
-        patch.setattr(runner, "WORKERS_WITHIN_S", 0.2)
+        patch.setattr(cluster, "WORKERS_WITHIN_S", 0.2)
         with pytest.raises(StoreError, match=rf"{found}: the dask scheduler has no workers. Start one: dask worker"):
             run_tasks(dict, [()], scheduler=found)
         patch.undo()
@@ -205,7 +205,7 @@ def test_unknown_schedulers_are_refused(name):
 
 
 def test_a_scheduler_that_is_not_there(monkeypatch):
-    monkeypatch.setattr(runner, "CONNECT_WITHIN_S", 0.3)
+    monkeypatch.setattr(cluster, "CONNECT_WITHIN_S", 0.3)
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))  # bound, and not listening
         address = f"tcp://127.0.0.1:{probe.getsockname()[1]}"

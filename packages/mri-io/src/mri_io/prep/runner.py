@@ -1,32 +1,21 @@
 """Run one function on many items: results are small mappings, failures are records, nothing aborts the rest."""
 
 import logging
-import os
 import re
-import signal
 import traceback
 import uuid
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import lru_cache
-from importlib.util import find_spec
 from typing import Any
 
 from mri_io.errors import ConfigError, StoreError, expected_got
+from mri_io.prep.cluster import dask_client
 from mri_io.prep.progress import progress_report
 
 __all__ = ["PrepSummary", "TaskFailure", "run_tasks"]
 
 _log = logging.getLogger(__name__)
-
-# One thread per worker: as many workers as cores must not each start as many threads again.
-_ONE_THREAD = {
-    name: "1" for name in ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS", "NUMBA_NUM_THREADS")
-}
-
-CONNECT_WITHIN_S, WORKERS_WITHIN_S = 20, 30
-"""How long a scheduler is given to answer, and then to get its first worker."""
 
 Task = Callable[[Any], dict[str, Any]]
 
@@ -189,7 +178,7 @@ def _run_on_dask(function: Task, items: Sequence[Any], scheduler: str, retries: 
         return
     # It travels with every item: data scattered to workers is lost with the last of them that dies.
     packed = pickle.dumps(function)
-    with _client(scheduler, len(items)) as client:
+    with dask_client(scheduler, len(items)) as client:
 
         def submit(positions: Sequence[int]) -> dict[Any, int]:
             run = uuid.uuid4().hex  # a key that an earlier run used on a shared scheduler would give its old result
@@ -219,86 +208,3 @@ def _run_on_dask(function: Task, items: Sequence[Any], scheduler: str, retries: 
         for position in killed:  # alone: what killed the workers may have been another item in their queues
             ((_, ended),) = outcomes(submit([position]))
             yield position, _describe(ended) if isinstance(ended, BaseException) else ended
-
-
-@contextmanager
-def _client(scheduler: str, items: int) -> Iterator[Any]:
-    """Yield a dask client of the scheduler; a local cluster ends with it."""
-    from distributed import Client
-
-    if not scheduler.startswith("local"):
-        try:
-            client = Client(scheduler, timeout=CONNECT_WITHIN_S, set_as_default=False)
-        except OSError as error:
-            raise StoreError(
-                f"{scheduler}: no dask scheduler answers there ({error}). Start one: dask scheduler"
-            ) from error
-        with client:
-            _log.info("dask dashboard: %s", client.dashboard_link)
-            try:
-                client.wait_for_workers(1, timeout=WORKERS_WITHIN_S)
-            except TimeoutError:
-                raise StoreError(
-                    f"{scheduler}: the dask scheduler has no workers. Start one: dask worker {scheduler}"
-                ) from None
-            yield client
-        return
-    _, _, number = scheduler.partition(":")
-    workers = min(int(number) if number else os.cpu_count() or 1, items)
-    with _workers(workers) as cluster, Client(cluster, set_as_default=False) as client:
-        _log.info("dask dashboard: %s", client.dashboard_link)
-        yield client
-
-
-@contextmanager
-def _workers(number: int) -> Iterator[Any]:
-    """Yield a cluster: the scheduler in this process, each worker in one that is started afresh.
-
-    Workers are neither forked (a fork of a process with threads may deadlock) nor spawned by multiprocessing (which
-    would run the user's script again). They end when this process does, however it ends.
-    """
-    import dask
-    from distributed import Scheduler, SpecCluster
-    from distributed.deploy.subprocess import SubprocessWorker
-
-    class QuietWorker(SubprocessWorker):  # type: ignore[misc]
-        """Leaves the terminal's interrupt to this process, which ends its workers; those would print tracebacks."""
-
-        async def _start(self) -> None:
-            signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})  # of the cluster's own thread; children inherit
-            await super()._start()
-
-    dashboard = find_spec("bokeh") is not None
-    options = {
-        "worker_class": "distributed.Nanny",
-        "worker_kwargs": {
-            "nthreads": 1,
-            "memory_limit": 0,
-            "dashboard": False,
-            "silence_logs": logging.CRITICAL,
-            "death_timeout": 30,
-            "preload": [],
-        },
-    }
-    scheduler = {
-        "cls": Scheduler,
-        "options": {"host": "127.0.0.1", "port": 0, "dashboard": dashboard, "dashboard_address": ":0"},
-    }
-    kept = {name: os.environ.get(name) for name in _ONE_THREAD}
-    os.environ.update(_ONE_THREAD)
-    try:
-        with (
-            dask.config.set({"distributed.nanny.pre-spawn-environ": _ONE_THREAD}),
-            SpecCluster(
-                workers={n: {"cls": QuietWorker, "options": options} for n in range(number)},
-                scheduler=scheduler,
-                silence_logs=logging.CRITICAL,  # what matters becomes a failure or an exception
-            ) as cluster,
-        ):
-            yield cluster
-    finally:
-        for name, value in kept.items():
-            if value is None:
-                os.environ.pop(name, None)
-            else:
-                os.environ[name] = value
