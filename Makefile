@@ -7,10 +7,10 @@ PY := $(VENV)/bin/python
 DEMO ?= demo-output
 inputs := pyproject.toml constraints.txt tools/bootstrap.sh $(wildcard packages/*/pyproject.toml)
 
-.PHONY: help install dev demo test lint types contracts unit format bench-real clean
+.PHONY: help install dev demo test lint types contracts unit format bench-real bench-startup clean
 
 help:  ## list the targets
-	@grep -E '^[a-z-]+:.*##' Makefile | sed -E 's/:[^#]*## /\t/' | expand -t 12
+	@grep -E '^[a-z-]+:.*##' Makefile | sed -E 's/:[^#]*## /\t/' | expand -t 16
 
 $(VENV)/.installed: $(inputs)
 	VENV=$(VENV) tools/bootstrap.sh
@@ -43,6 +43,9 @@ unit: dev  ## pytest
 
 bench-real: install  ## figures on real input (MRI_TEST_DATA), for docs/results.md
 	$(PY) benchmarks/real_data.py
+
+bench-startup: install  ## time from the shell to the help of the commands
+	$(PY) benchmarks/startup.py
 
 format: dev  ## rewrite the sources in the house format
 	$(VENV)/bin/ruff check --fix .

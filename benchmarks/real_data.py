@@ -88,14 +88,10 @@ def cardiac() -> dict[str, object]:
     subjects = len({volume.subject_id for volume in opened.volumes()})
     split = make_split(opened, counts=(subjects - 2, 0, 2), seed=0)
     opened.write_split(split)
-    first = opened.volumes()[0].elements()
-    image = next(path for path in first if path.startswith("image/"))
-    labels = next(path for path in first if path.startswith("seg/"))
-    settings = [f"data.inputs=[{image}]", f"data.labels={labels}", "training.steps=500", "training.batch_size=6"]
-    settings += ["model.widths=[16,32,64,128,256]", "training.loggers=[csv]", "training.validate_every=0"]
-    settings += ["data.augment.rotate_degrees=30", "data.augment.scale=0.2", "data.augment.shift=0.1"]
+    config = load_config(RunConfig, ROOT / "recipes" / "unet-cine.yaml")
+    image, labels = config.data.inputs[0], config.data.labels
     start = time.perf_counter()
-    run = train_segmenter(cohort, load_config(RunConfig, None, settings), OUT / "cardiac-run")
+    run = train_segmenter(cohort, config, OUT / "cardiac-run")
     trained = time.perf_counter() - start
     assert segment(cohort, run.checkpoint, name="unet", part="test").ok
     table = evaluate_segmentation(cohort, reference=labels, methods=["seg/unet"], part="test")

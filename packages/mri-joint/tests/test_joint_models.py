@@ -185,3 +185,29 @@ def test_runs_without_sense_are_refused(fields: dict, message: str):
 def test_a_network_needs_labels():
     with pytest.raises(ConfigError, match="labels: expected ids and names"):
         build_network(tiny_config())
+
+
+def test_views_are_changed_copies_with_their_labels():
+    """A flip alone: every view is the image or its mirror image, the labels turned with it, both kinds occur."""
+    nothing = {"rotate_degrees": 0.0, "scale": 0.0, "shift": 0.0, "gamma": 0.0}
+    task = JointTask(tiny_config(labels=LABELS, data={"augment": {"flip_x": 0.5, **nothing}, "views": 8}))
+    images = torch.rand(2, 24, 20, generator=torch.Generator().manual_seed(0), requires_grad=True)
+    labels = torch.randint(0, 3, (2, 24, 20), generator=torch.Generator().manual_seed(1))
+    torch.manual_seed(0)
+    views, moved = task._views(images, labels)
+    assert views.shape == moved.shape == (16, 24, 20)
+    mirrored = []
+    for number in range(16):
+        image, label = images[number // 8], labels[number // 8]
+        flipped = not torch.allclose(views[number], image, atol=1e-5)
+        torch.testing.assert_close(views[number], image.flip(-1) if flipped else image, rtol=0, atol=1e-5)
+        assert torch.equal(moved[number], label.flip(-1) if flipped else label)
+        mirrored.append(flipped)
+    assert 0 < sum(mirrored) < 16
+    views.sum().backward()
+    torch.testing.assert_close(images.grad, torch.full_like(images, 8.0))
+
+
+def test_several_equal_views_are_refused():
+    with pytest.raises(ConfigError, match=r"data\.views: expected data\.augment with more than one view"):
+        load_run_config(None, ["data.views=3"])

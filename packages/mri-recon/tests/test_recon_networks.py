@@ -5,11 +5,12 @@ import pytest
 import torch
 
 from mri_io.simulate import ellipse_phantom, shepp_logan
+from mri_recon.classical import cg_sense
 from mri_recon.config import RunConfig, VarNetConfig
 from mri_recon.data import ExampleTransform
 from mri_recon.losses import LOSSES
 from mri_recon.networks import VarNet, build_network
-from mri_recon.physics import combine, equispaced_mask, ifft2c
+from mri_recon.physics import combine, equispaced_mask, expand, fft2c, ifft2c
 from mri_recon.testing import complex_normal
 
 LINES = torch.tensor([1.0, 0, 1, 0, 0, 1, 1, 1, 1, 1, 1, 0, 0, 1, 0, 1, 0, 0]).view(1, 1, 1, 18)
@@ -142,3 +143,25 @@ def test_overfitting_one_slice_beats_zero_filling_by_ten_decibels() -> None:
         image = net(kspace, mask[None], maps).image
     gain = 10 * torch.log10((zero_filled - target).abs().square().mean() / (image - target).abs().square().mean())
     assert float(gain) >= 10
+
+
+def test_an_untrained_residual_network_hardly_changes_its_start() -> None:
+    kspace, mask, maps = example()
+    torch.manual_seed(0)
+    options = {"cascades": 1, "channels": 3, "pools": 2, "sens_channels": 0, "combination": "sense"}
+    start = combine(ifft2c(kspace), maps)[:, 0]
+    with torch.inference_mode():
+        quiet = VarNet(**options, residual=True)(kspace, mask, maps).image
+        published = VarNet(**options)(kspace, mask, maps).image
+    assert torch.linalg.norm(quiet - start) < 0.01 * torch.linalg.norm(start)
+    assert torch.linalg.norm(published - start) > 0.1 * torch.linalg.norm(start)
+
+
+def test_the_cg_sense_start_fills_in_what_was_not_measured_and_keeps_what_was() -> None:
+    kspace, mask, maps = example()
+    start = VarNet(cascades=1, channels=3, pools=2, sens_channels=0, start_iterations=40)._start(kspace, mask, maps)
+    torch.testing.assert_close(start * mask, kspace, rtol=0, atol=0)
+    solution = cg_sense(kspace, mask, maps, iterations=40).image
+    predicted = fft2c(expand(solution[:, None], maps))
+    torch.testing.assert_close(start * (1 - mask), predicted * (1 - mask), rtol=1e-4, atol=1e-5)
+    assert torch.any(start * (1 - mask))

@@ -51,7 +51,7 @@ class Size:
 _OFTEN = ("training.validate_every=2", "training.checkpoint_every=2")
 
 SIZES = {
-    "full": Size(train=8, val=1, test=4, slices=6, matrix=(192, 160), coils=8, overrides={}),
+    "full": Size(train=14, val=1, test=4, slices=4, matrix=(192, 160), coils=8, overrides={}),
     # The same commands on next to nothing: shows that every step works, not that anything is learnt.
     "tiny": Size(
         train=2,

@@ -9,9 +9,9 @@ from mri_io.training import TrainingConfig
 from mri_recon.config import DataConfig as ReconDataConfig
 from mri_recon.config import ModelConfig as ReconModelConfig
 from mri_recon.config import VarNetConfig
+from mri_seg.config import AugmentConfig, MonaiUnetConfig
 from mri_seg.config import LossConfig as SegLossConfig
 from mri_seg.config import ModelConfig as SegModelConfig
-from mri_seg.config import MonaiUnetConfig
 
 __all__ = ["CurriculumConfig", "DataConfig", "InitConfig", "LearningRateConfig", "LossConfig", "RunConfig"]
 
@@ -33,6 +33,14 @@ class DataConfig(ReconDataConfig):
     """Which elements are read: those of a reconstruction run, and label maps."""
 
     labels: str = "seg/tissue"
+    augment: AugmentConfig | None = Field(
+        default=None, description="random changes of reconstruction and labels before the segmenter, in training"
+    )
+    views: int = Field(
+        default=1,
+        ge=1,
+        description="changed copies of each reconstruction for the segmenter; they cost little beside reconstructing",
+    )
 
 
 class LossConfig(Config):
@@ -77,6 +85,12 @@ class RunConfig(Config):
     train_segmentation: bool = True
     learning_rate: LearningRateConfig = LearningRateConfig()
     training: TrainingConfig = TrainingConfig(steps=200, learning_rate=3e-4, schedule="cosine", gradient_clip=1.0)
+
+    @model_validator(mode="after")
+    def _views_differ(self) -> "RunConfig":
+        if self.data.views > 1 and self.data.augment is None:
+            raise ValueError("data.views: expected data.augment with more than one view; without it all are equal")
+        return self
 
     @model_validator(mode="after")
     def _something_to_train(self) -> "RunConfig":

@@ -18,6 +18,7 @@ from mri_joint.data import ExampleTransform, elements, undersample
 from mri_joint.models import JointOutput, build_network, warm_start
 from mri_joint.resolve import with_labels
 from mri_recon.losses import LOSSES
+from mri_seg.data import augment
 from mri_seg.losses import SegmentationLoss
 
 __all__ = ["JointTask", "train"]
@@ -74,18 +75,30 @@ class JointTask(LightningModule):
         """Return the composite loss of a batch, sampled as the curriculum has it at this step."""
         mask, fraction = self._curriculum_mask(batch["mask"])
         inputs = undersample(batch, mask)
-        losses = self.losses(self(inputs), inputs)
+        image = self.network.reconstruction(inputs["kspace"], inputs["mask"], inputs["maps"]).image
+        views, labels = self._views(image.abs(), inputs["labels"])
+        output = JointOutput(image, self.network.segmentation(views[:, None]))
+        losses = self.losses(output, inputs | {"labels": labels})
         values = {f"train/{name}": value for name, value in losses.items()}
         self.log_dict(values | {"train/sampled_fraction": fraction}, batch_size=len(mask))
         return losses["loss"]
+
+    def _views(self, images: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
+        """Return magnitudes and labels (batch * view, y, x) as the segmenter is trained on them."""
+        data = self.config.data
+        if data.augment is None:
+            return images, labels
+        rng = _rng_of_step()
+        pairs = zip(images.repeat_interleave(data.views, 0), labels.repeat_interleave(data.views, 0), strict=True)
+        changed = [augment(image[None], label, data.augment, rng) for image, label in pairs]
+        return torch.cat([image for image, _ in changed]), torch.stack([label for _, label in changed])
 
     def _curriculum_mask(self, target: Tensor) -> tuple[Tensor, float]:
         """Return the masks (batch, 1, 1, kx) at this step and their mean sampled fraction."""
         curriculum = self.config.curriculum
         if curriculum is not None:
             epoch = epoch_of(self.global_step, curriculum, self.config.training.steps)
-            # The global generator was seeded for this step, so a resumed run draws the same lines.
-            rng = np.random.default_rng(int(torch.randint(2**31, (1,))))
+            rng = _rng_of_step()
             masks = []
             for mask in target.cpu().numpy():
                 rate = sampled_fraction(epoch, float(mask.mean()), curriculum)
@@ -121,6 +134,11 @@ class JointTask(LightningModule):
             group = {"params": list(getattr(self.network, name).parameters()), "name": name}
             groups.append(group if rate is None else group | {"lr": rate})
         return make_optimizer(groups, self.config.training)
+
+
+def _rng_of_step() -> np.random.Generator:
+    """Return a generator seeded by the global one, which is seeded for each step: a resumed run draws the same."""
+    return np.random.default_rng(int(torch.randint(2**31, (1,))))
 
 
 def train(cohort: str | Path, config: RunConfig, out: str | Path) -> TrainResult:

@@ -60,17 +60,19 @@ def augment(
     Returns
     -------
     image, labels
-        Same shapes; the image interpolated bilinearly, the labels by nearest neighbour on the same map.
+        Same shapes; the image interpolated bilinearly, the labels by nearest neighbour on the same map. Differentiable
+        in the image.
     """
-    grid = _affine_grid(labels.shape, config, rng)
+    grid = _affine_grid(labels.shape, config, rng).to(image.device)
     peak = image.amax().clamp_min(1e-12)
     warped = nn.functional.grid_sample(image[None], grid, mode="bilinear", align_corners=False)[0]
     moved = nn.functional.grid_sample(labels[None, None].double(), grid.double(), mode="nearest", align_corners=False)
     if config.gamma:
-        warped = peak * (warped / peak).clamp_min(0) ** float(rng.uniform(1 - config.gamma, 1 + config.gamma))
+        # The floor keeps the gradient of a root finite where joint training needs it.
+        warped = peak * (warped / peak).clamp_min(1e-6) ** float(rng.uniform(1 - config.gamma, 1 + config.gamma))
     if config.noise:
         noise = torch.from_numpy(rng.standard_normal(tuple(warped.shape)).astype(np.float32))
-        warped = (warped + config.noise * peak * noise).abs()
+        warped = (warped + config.noise * peak * noise.to(image.device)).abs()
     return warped, moved[0, 0].round().long()
 
 
