@@ -25,7 +25,7 @@ _REMEDY = {
 
 
 @contextmanager
-def storage_errors(where: Path) -> Iterator[None]:
+def storage_errors(where: Path | str) -> Iterator[None]:
     """Turn an OSError of the file system into a StoreError that names the place and a remedy."""
     try:
         yield

@@ -9,6 +9,7 @@ use in this process.
 import os
 import threading
 from collections import OrderedDict
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -69,7 +70,8 @@ class ShardWriter:
 
     def abort(self) -> None:
         """Close the file without an index: no reader accepts it."""
-        self._file.close()
+        with suppress(OSError):  # what is left in the buffer meets the full disk again
+            self._file.close()
 
 
 class ChunkFile:

@@ -113,7 +113,7 @@ class ElementWriter:
         for start in range(0, len(block), step):  # bounds the temporaries of the checks
             rows = block[start : start + step]
             self._check_values(rows, first + start)
-            with storage_errors(self._folder):
+            with storage_errors(self._where):
                 self._writer.append(rows)
 
     def _check_values(self, rows: np.ndarray, first: int) -> None:
@@ -143,7 +143,7 @@ class ElementWriter:
         if written != plan.shape[0]:
             self.abort()
             raise ShapeError(expected_got("rows", expected=plan.shape[0], got=written, where=self._where))
-        with storage_errors(self._folder):
+        with storage_errors(self._where):
             self._writer.close()
             write_array_metadata(self._folder, array_metadata(plan.kind, plan.shape, plan.dtype, plan.dims))
 

@@ -1,0 +1,258 @@
+"""Crashes: writers die at every step and at random moments, race, and meet full disks; readers see whole elements."""
+
+import importlib.util
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from itertools import count
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from mri_io import create_cohort, open_cohort, verify
+from mri_io.errors import StoreError
+from mri_io.store import collect_garbage
+from mri_io.testing import full_disk
+
+SCRIPT = Path(__file__).with_name("store_writer.py")
+spec = importlib.util.spec_from_file_location("store_writer", SCRIPT)
+writer = importlib.util.module_from_spec(spec)
+spec.loader.exec_module(writer)
+OLD, NEW = 1, 2
+
+
+class Server:
+    """The process that forks writers."""
+
+    def __init__(self) -> None:
+        self.process = subprocess.Popen(
+            [sys.executable, str(SCRIPT)], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+        )
+
+    def start(self, cohort, operation: str, value: int, crash: int = 0) -> int:
+        """Start an operation; return the process that does it."""
+        print(cohort.path, operation, value, crash, sep="\t", file=self.process.stdin, flush=True)
+        return int(self.process.stdout.readline())
+
+    def end(self) -> list[int]:
+        """Return the exit status of every child."""
+        return [int(code) for code in self.process.stdout.readline().split()]
+
+    def run(self, cohort, operation: str, value: int, crash: int = 0) -> list[int]:
+        self.start(cohort, operation, value, crash)
+        return self.end()
+
+
+@pytest.fixture(scope="module")
+def server():
+    running = Server()
+    yield running
+    with running.process:  # closes its pipes
+        pass
+    assert running.process.returncode == 0
+
+
+@pytest.fixture(scope="module")
+def committed(tmp_path_factory):
+    """A cohort with one volume that has the elements a and b."""
+    cohort = create_cohort(tmp_path_factory.mktemp("crash") / "c")
+    writer.create(cohort, OLD)
+    return cohort
+
+
+def values(cohort) -> dict[str, int]:
+    """Return which writer made each element, after comparing its data with what that writer writes."""
+    found = {}
+    for volume in cohort.volumes():
+        found["volume"] = volume.attributes["writer"]
+        for path, element in volume.elements().items():
+            found[path] = element.provenance["seed"]
+            np.testing.assert_array_equal(element.numpy(), writer.data(found[path]))
+    return found
+
+
+BOTH = {"volume": OLD, "recon/a": OLD, "recon/b": OLD}
+REPLACED = {"volume": NEW, "recon/a": NEW, "recon/b": NEW}
+WITHOUT_A = {"volume": OLD, "recon/b": OLD}
+STRIDE = {"write": 2, "replace": 2, "create": 5, "replace-volume": 5}  # every so many calls, for those that make many
+# operation: (before, after, what may be seen in between until garbage collection completes it)
+STEPS = {
+    "write": (WITHOUT_A, {**BOTH, "recon/a": NEW}, []),
+    "replace": (BOTH, {**BOTH, "recon/a": NEW}, []),
+    "without-exchange": (BOTH, {**BOTH, "recon/a": NEW}, [WITHOUT_A]),
+    "remove": (BOTH, WITHOUT_A, []),
+    "create": ({}, REPLACED, []),
+    "replace-volume": (BOTH, REPLACED, []),
+    "remove-volume": (BOTH, {}, []),
+}
+
+
+@pytest.mark.parametrize("operation", STEPS)
+def test_killed_at_every_step(committed, server, tmp_path, operation):
+    """Whatever call is the last, readers find the old state or the new; gc leaves nothing else, a rerun completes."""
+    before, after, between = STEPS[operation]
+    initial = open_cohort(shutil.copytree(committed.path, tmp_path / "initial"))
+    if before == WITHOUT_A:
+        initial[writer.ID].remove("recon/a")
+    elif before == {}:
+        initial.remove_volume(writer.ID)
+    seen = []
+    for step in count(1, STRIDE.get(operation, 1)):
+        cohort = open_cohort(shutil.copytree(initial.path, tmp_path / str(step)))
+        (code,) = server.run(cohort, operation, NEW, crash=step)
+        report = verify(cohort)
+        assert report.ok, report.problems
+        assert values(cohort) in (before, after, *between)
+        collect_garbage(cohort)
+        report = verify(cohort)
+        assert (report.ok, report.orphans, report.stale) == (True, [], [])
+        seen.append(values(cohort))
+        assert seen[-1] in (before, after)
+        if code == 0:
+            break
+        assert code == -signal.SIGKILL
+        if seen[-1] == before:
+            assert server.run(cohort, operation, NEW) == [0]
+        assert values(cohort) == after
+        shutil.rmtree(cohort.path)
+    assert step > 5
+    assert before in seen[:-1]
+    assert seen == sorted(seen, key=[before, after].index)  # once it is committed, it stays
+
+
+def test_killed_at_random_moments(committed, server, tmp_path):
+    """After each of 24 kills of a writer that never rests, every element is whole and of one writer."""
+    cohort = open_cohort(shutil.copytree(committed.path, tmp_path / "c"))
+    rng, seen = np.random.default_rng(0), set()
+    for number in range(24):
+        process = server.start(cohort, "endless", 1000 * (number + 1))
+        time.sleep(rng.uniform(0, 0.2))
+        os.kill(process, signal.SIGKILL)
+        assert server.end() == [-signal.SIGKILL]
+        report = verify(cohort)
+        assert report.ok, report.problems
+        assert (report.volumes, report.elements) == (1, 2)
+        seen.add(tuple(values(cohort).values()))
+    assert len(seen) > 5
+    assert verify(cohort).orphans
+    collect_garbage(cohort)
+    report = verify(cohort)
+    assert (report.ok, report.orphans, report.stale) == (True, [], [])
+
+
+@pytest.mark.parametrize(("operation", "before"), [("write", WITHOUT_A), ("create", {})])
+def test_of_several_writers_one_wins(committed, server, tmp_path, operation, before):
+    cohort = open_cohort(shutil.copytree(committed.path, tmp_path / "c"))
+    winners = set()
+    for turn in range(8):
+        cohort[writer.ID].remove("recon/a") if before else cohort.remove_volume(writer.ID)
+        codes = server.run(cohort, "+".join([operation] * 4), 100 * (turn + 1))
+        assert sorted(codes) == [0] + [writer.EXISTS] * 3
+        winner = codes.index(0)
+        winners.add(winner)
+        won = {"volume", "recon/a", "recon/b"} if operation == "create" else {"recon/a"}
+        assert {key: value for key, value in values(cohort).items() if key in won} == dict.fromkeys(
+            won, 100 * (turn + 1) + winner
+        )
+        report = verify(cohort)
+        assert (report.ok, report.orphans, report.stale) == (True, [], [])
+    assert winners
+
+
+@pytest.mark.parametrize("operation", ["replace", "replace-volume"])
+def test_racing_replacements_never_mix(committed, server, tmp_path, operation):
+    cohort = open_cohort(shutil.copytree(committed.path, tmp_path / "c"))
+    for turn in range(6):
+        value = 100 * (turn + 1)
+        assert server.run(cohort, "+".join([operation] * 3), value) == [0, 0, 0]
+        found = values(cohort)
+        assert found["recon/a"] in range(value, value + 3)
+        if operation == "replace-volume":
+            assert len(set(found.values())) == 1
+        report = verify(cohort)
+        assert (report.ok, report.orphans, report.stale) == (True, [], [])
+
+
+def test_writers_of_different_elements_do_not_hinder_each_other(committed, server, tmp_path):
+    cohort = open_cohort(shutil.copytree(committed.path, tmp_path / "c"))
+    assert server.run(cohort, "+".join(["write-other"] * 6), 10) == [0] * 6
+    assert values(cohort) == {**BOTH, **{f"recon/x{n}": n for n in range(10, 16)}}
+    report = verify(cohort)
+    assert (report.ok, report.orphans, report.stale) == (True, [], [])  # the root knows all of them
+
+
+@pytest.mark.parametrize("limit", [0, 10, 200, 1000, 2000, 3500])
+def test_a_file_size_limit_is_an_error_that_leaves_nothing(committed, server, tmp_path, limit):
+    """The system itself refuses (EFBIG), in data, in metadata, in what is left in buffers."""
+    cohort = open_cohort(shutil.copytree(committed.path, tmp_path / "c"))
+    cohort[writer.ID].remove("recon/a")
+    assert server.run(cohort, "with-limit", limit) == [writer.REFUSED]
+    message = (cohort.path / "error.txt").read_text()
+    assert "cannot write: File too large. The file is larger than the system allows" in message
+    assert writer.ID in message
+    assert values(cohort) == WITHOUT_A
+    report = verify(cohort)
+    assert (report.ok, report.orphans) == (True, [])
+    assert server.run(cohort, "write", OLD) == [0]
+    assert values(cohort) == BOTH
+
+
+@pytest.mark.parametrize("after", [0, 1, 500, 1200])
+@pytest.mark.parametrize("path", ["kspace", "recon/a", "seg/a", "mask/a"])
+def test_a_full_disk_is_an_error_that_leaves_nothing(volume, made, rng, path, after):
+    data = {
+        "kspace": rng.random((4, 2, 10, 10)).astype(np.complex64),
+        "recon/a": rng.random((4, 20, 20)).astype(np.float32),
+        "seg/a": rng.integers(0, 4000, (4, 20, 20)).astype(np.uint16),
+        "mask/a": rng.integers(0, 2, (10, 10)).astype(np.uint8),
+    }[path]
+    more = {"labels": {n: f"{n}" for n in range(1, 4000)}} if path == "seg/a" else {}
+    after = after if path != "mask/a" else min(after, 20)
+    with (
+        full_disk(after=after),
+        pytest.raises(StoreError, match=r"No space left on device.*free space, then run") as caught,
+    ):
+        volume.write(path, data, provenance=made, **more)
+    assert path in str(caught.value)
+    assert volume.elements() == {}
+    assert list((volume.path.parent / ".staging").glob("*")) == []
+    element = volume.write(path, data, provenance=made, **more)
+    np.testing.assert_array_equal(element.numpy(), data)
+
+
+@pytest.mark.parametrize("step", ["flush_tree", "write_group", "_rename_new"])
+def test_a_failing_disk_at_the_end_leaves_nothing(volume, made, monkeypatch, step):
+    def fail(*_, **__):
+        raise OSError(5, "Input/output error")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(f"mri_io.store.{'volume' if step == 'write_group' else 'commit'}.{step}", fail)
+        with pytest.raises(StoreError, match=r"cannot write: Input/output error\. Nothing half-written is visible"):
+            volume.write("recon/a", np.ones((3, 7, 5), np.float32), provenance=made)
+    assert volume.elements() == {}
+    assert list((volume.path.parent / ".staging").glob("*")) == []
+    report = verify(volume.path.parents[1])
+    assert (report.ok, report.orphans) == (True, [])
+
+
+def test_all_is_flushed_before_it_is_visible(volume, made, monkeypatch):
+    """Every file and folder of an element has been synchronised when the rename makes it visible, and it after that."""
+    flushed, visible = [], []
+    rename = Path.rename
+    monkeypatch.setattr(os, "fsync", lambda fd: flushed.append(str(Path(f"/proc/self/fd/{fd}").readlink())))
+
+    def renamed(self, target):
+        if self.name == "node":
+            wanted = {str(path) for path in (self, *self.rglob("*"))}
+            visible.append(wanted <= set(flushed))
+            flushed.clear()
+        return rename(self, target)
+
+    monkeypatch.setattr(Path, "rename", renamed)
+    volume.write("recon/a", np.ones((3, 7, 5), np.float32), provenance=made)
+    assert visible == [True]
+    assert str(volume.path / "recon") in flushed
