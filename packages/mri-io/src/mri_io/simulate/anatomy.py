@@ -6,6 +6,7 @@ so nothing is downloaded. It is skull-stripped; `Anatomy.outline` says where a s
 
 from dataclasses import dataclass
 from functools import cache
+from threading import Lock
 from typing import Any
 
 import numpy as np
@@ -20,6 +21,7 @@ FLUID = 0.27
 """Template intensity of cerebrospinal fluid, where white matter has 0.96 and grey matter 0.71."""
 CLOSING_MM = 16.0
 """The skull bridges fissures of the brain narrower than twice this."""
+_LOADING = Lock()
 
 
 @dataclass(frozen=True)
@@ -45,7 +47,6 @@ class Anatomy:
     origin: np.ndarray
 
 
-@cache
 def load_anatomy() -> Anatomy:
     """Load the template from the installed ``nilearn`` package.
 
@@ -54,6 +55,12 @@ def load_anatomy() -> Anatomy:
     MissingPackageError
         When nilearn is not installed.
     """
+    with _LOADING:
+        return _load()
+
+
+@cache
+def _load() -> Anatomy:
     images = _template_images()
     maps = [np.asarray(image.dataobj, np.float32).transpose(2, 1, 0) for image in images]
     t1, gm, wm = (np.pad(m, PADDING_MM) for m in maps)

@@ -4,6 +4,7 @@ import json
 import os
 import uuid
 from collections.abc import Callable, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -54,8 +55,8 @@ def write_scans(
         (folder / "labels").mkdir(parents=True, exist_ok=True)
     names = {label_set: {str(key): name for key, name in label_names.items()}}
     write_json_atomic(folder / "labels" / "labels.json", names)
-    files = []
-    for number in range(subjects):
+
+    def write(number: int) -> Path:
         stem = f"sub-{number + 1:02d}"
         path, labels = folder / f"{stem}.h5", folder / "labels" / f"{stem}_{label_set}.nii.gz"
         recipe = json.dumps({**parameters, "subject": number}, sort_keys=True)
@@ -64,9 +65,19 @@ def write_scans(
             with storage_errors(path):
                 _write_labels(labels, scan)
                 _write_raw(path, stem, scan, recipe)
-        files.append(path)
-        if progress is not None:
-            progress(number + 1, subjects)
+        return path
+
+    files = []
+    # Interpolation and transforms run without the interpreter's lock. Each subject has a generator of its own.
+    with ThreadPoolExecutor(min(4, os.cpu_count() or 1)) as pool:
+        try:
+            for path in pool.map(write, range(subjects)):
+                files.append(path)
+                if progress is not None:
+                    progress(len(files), subjects)
+        except BaseException:
+            pool.shutdown(cancel_futures=True)
+            raise
     return files
 
 
