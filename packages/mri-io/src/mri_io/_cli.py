@@ -126,13 +126,16 @@ def export(
     element: Annotated[str, typer.Argument(help="Element, e.g. recon/cg-sense-r4.")],
     out: Annotated[Path, typer.Argument(help="Folder for the files.")],
     format: Annotated[str, typer.Option(help="nifti, png or bart.")] = "nifti",
-    part: Annotated[str, typer.Option(help="Of complex images: magnitude, phase, real or imag.")] = "magnitude",
+    part: Annotated[
+        str, typer.Option(help="Of complex images: magnitude, phase, real, imag or complex.")
+    ] = "magnitude",
     volume: Annotated[list[str] | None, typer.Option(help="Volume id; repeat for several [all].")] = None,
+    replace: Annotated[bool, typer.Option("--replace", help="Overwrite files that exist.")] = False,
 ) -> None:
     """Write an element of the volumes as NIfTI, PNG or BART files."""
     from mri_io.describe import export_volumes
 
-    files = export_volumes(cohort, element, out, format=format, part=part, volumes=volume)
+    files = export_volumes(cohort, element, out, format=format, part=part, volumes=volume, replace=replace)
     typer.echo(f"{len(files)} files in {out}")
 
 

@@ -232,16 +232,34 @@ def verify_with_progress(path: str | Path, *, fast: bool) -> VerifyReport:
 
 
 def export_volumes(
-    cohort: str | Path, element: str, out: Path, *, format: str, part: str, volumes: Sequence[str] | None
+    cohort: str | Path,
+    element: str,
+    out: Path,
+    *,
+    format: str,
+    part: str = "magnitude",
+    volumes: Sequence[str] | None = None,
+    replace: bool = False,
 ) -> list[Path]:
-    """Export one element of the given volumes, or of all that have it; see `mri_io.export.export`."""
-    from mri_io.export import export
+    """Export one element of the given volumes, or of all that have it; see `mri_io.export.export`.
+
+    Nothing is written when any of the files exists and `replace` is false.
+    """
+    from mri_io.export import export, exported_files
 
     opened = open_cohort(cohort)
     chosen = [opened[v] for v in volumes] if volumes else [v for v in opened.volumes() if element in v]
     if not chosen:
         raise ElementNotFoundError(f"{opened.path}: no volume has an element {element!r}. List them: mri-cli ls")
-    return [file for volume in chosen for file in export(volume[element], out, format, part=part)]
+    options: dict[str, Any] = {"part": part, "replace": replace}
+    for volume in chosen:
+        exported_files(volume[element], out, format, **options)
+    written = []
+    with progress_report(len(chosen), "export") as advance:
+        for volume in chosen:
+            written += export(volume[element], out, format, **options)
+            advance(volume.id, False)
+    return written
 
 
 def simulate_with_progress(simulate: Callable[..., list[Path]], out: Path, **options: Any) -> None:

@@ -1,17 +1,19 @@
 """Write elements as files for other tools."""
 
-from collections.abc import Callable
+import uuid
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 
-from mri_io.errors import ConfigError, expected_got
-from mri_io.export.bart import write_cfl
-from mri_io.export.nifti import write_nifti
-from mri_io.export.png import write_pngs
+from mri_io.errors import ConfigError, ElementExistsError, expected_got
+from mri_io.export import bart, nifti, png
+from mri_io.export.names import exported_stem
+from mri_io.store.durable import storage_errors
 from mri_io.store.element import Element
 
-__all__ = ["EXPORTERS", "PARTS", "export"]
+__all__ = ["EXPORTERS", "PARTS", "Exporter", "export", "exported_files"]
 
 PARTS: dict[str, Callable[[np.ndarray], np.ndarray]] = {
     "magnitude": np.abs,
@@ -20,15 +22,51 @@ PARTS: dict[str, Callable[[np.ndarray], np.ndarray]] = {
     "imag": np.imag,
     "complex": np.asarray,
 }
+"""What is written of complex images; ``phase`` in radians."""
 
-EXPORTERS: dict[str, Callable[[Element, Path, Callable[[np.ndarray], np.ndarray]], list[Path]]] = {
-    "nifti": write_nifti,
-    "png": write_pngs,
-    "bart": write_cfl,
+
+@dataclass(frozen=True)
+class Exporter:
+    """A file format: how the files of an element end, raising ConfigError where it cannot hold it, and their writer."""
+
+    endings: Callable[[Element], list[str]]
+    write: Callable[[Element, Sequence[Path], Callable[[np.ndarray], np.ndarray]], None]
+    holds_complex: bool = True
+    complex_only: bool = False
+
+
+EXPORTERS: dict[str, Exporter] = {
+    "nifti": Exporter(nifti.endings, nifti.write),
+    "png": Exporter(png.endings, png.write, holds_complex=False),
+    "bart": Exporter(bart.endings, bart.write, complex_only=True),
 }
 
 
-def export(element: Element, out: str | Path, format: str, *, part: str = "magnitude") -> list[Path]:
+def exported_files(
+    element: Element, out: str | Path, format: str, *, part: str = "magnitude", replace: bool = False
+) -> list[Path]:
+    """Return the files that `export` would write, and raise what it would raise before it writes them."""
+    for what, value, known in (("format", format, EXPORTERS), ("part", part, PARTS)):
+        if value not in known:
+            raise ConfigError(expected_got(what, expected=tuple(known), got=repr(value)))
+    if element.dtype.kind != "c" and part in ("phase", "imag"):
+        raise ConfigError(f"{element.folder}: part: the element is real and has no {part}. Leave --part out.")
+    exporter, folder = EXPORTERS[format], Path(out)
+    if part == "complex" and element.dtype.kind == "c" and not exporter.holds_complex:
+        raise ConfigError(f"{element.folder}: {format} cannot hold complex values. Choose --part magnitude or phase.")
+    stem = exported_stem(element)
+    if not exporter.complex_only and element.dtype.kind == "c" and part != "magnitude":
+        stem += f"_{part}"
+    files = [folder / f"{stem}{ending}" for ending in exporter.endings(element)]
+    present = [file for file in files if file.exists()]
+    if present and not replace:
+        raise ElementExistsError(f"{present[0]}: exists already. To overwrite it: --replace")
+    return files
+
+
+def export(
+    element: Element, out: str | Path, format: str, *, part: str = "magnitude", replace: bool = False
+) -> list[Path]:
     """Write an element in another format.
 
     Parameters
@@ -36,11 +74,14 @@ def export(element: Element, out: str | Path, format: str, *, part: str = "magni
     element
         The element.
     out
-        Folder for the files, which are named after volume and element.
+        Folder for the files, which are named after volume and element, and after `part` where it is not the magnitude.
+        They appear whole or not at all.
     format
         A key of `EXPORTERS`.
     part
         For complex images: a key of `PARTS`. ``bart`` always writes complex data.
+    replace
+        Overwrite files that exist.
 
     Returns
     -------
@@ -51,11 +92,22 @@ def export(element: Element, out: str | Path, format: str, *, part: str = "magni
     ------
     ConfigError
         For an unknown format or part, or an element that the format cannot hold.
+    ElementExistsError
+        When a file exists and `replace` is false.
+    StoreError
+        When the files cannot be written.
     """
-    for what, value, known in (("format", format, EXPORTERS), ("part", part, PARTS)):
-        if value not in known:
-            raise ConfigError(expected_got(what, expected=tuple(known), got=repr(value)))
-    folder = Path(out)
-    folder.mkdir(parents=True, exist_ok=True)
+    files = exported_files(element, out, format, part=part, replace=replace)
     convert = PARTS[part] if element.dtype.kind == "c" else np.asarray
-    return EXPORTERS[format](element, folder, convert)
+    token = uuid.uuid4().hex
+    temporary = [file.with_name(f".{token}.{file.name}") for file in files]
+    with storage_errors(Path(out)):
+        try:
+            Path(out).mkdir(parents=True, exist_ok=True)
+            EXPORTERS[format].write(element, temporary, convert)
+            for file, target in zip(temporary, files, strict=True):
+                file.replace(target)
+        finally:
+            for file in temporary:
+                file.unlink(missing_ok=True)
+    return files
