@@ -108,7 +108,9 @@ def _notes(cohort: Cohort) -> dict[tuple[str, str], str]:
     for evaluation in cohort.evaluations().values():
         if evaluation["task"] == "recon":
             for row in evaluation["rows"]:
-                notes[row["volume_id"], row["method"]] = f"{row['psnr']:.1f} dB, SSIM {row['ssim']:.3f}"
+                shown = [(row.get("psnr"), "{:.1f} dB"), (row.get("ssim"), "SSIM {:.3f}")]
+                text = ", ".join(form.format(value) for value, form in shown if value is not None)
+                notes[row["volume_id"], row["method"]] = text
     return notes
 
 

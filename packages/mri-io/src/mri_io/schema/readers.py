@@ -22,7 +22,7 @@ READERS: dict[tuple[str, int], AttributeReader] = {(name, 1): dict for name in E
 
 def check_version(found: object, where: Path) -> None:
     """Raise VersionError when a store's version is newer in its major number, or no version at all."""
-    text = str(found)
+    text = found if isinstance(found, str) else ""
     if not re.fullmatch(r"\d+\.\d+", text):
         raise CorruptElementError(expected_got("schema_version", expected="major.minor", got=repr(found), where=where))
     if int(text.split(".")[0]) > int(SCHEMA_VERSION.split(".")[0]):
@@ -49,7 +49,7 @@ def read_current(attributes: Mapping[str, Any], where: object) -> dict[str, Any]
         When type or version are unreadable.
     """
     name, version = attributes.get("type"), attributes.get("type_version")
-    if not isinstance(name, str) or not isinstance(version, int) or version < 1:
+    if not isinstance(name, str) or type(version) is not int or version < 1:
         raise CorruptElementError(
             f"{where}: type and type_version: expected a name and a positive integer, got {name!r} and {version!r}."
         )

@@ -19,6 +19,9 @@ if TYPE_CHECKING:
 
 __all__ = ["Element", "mask_array"]
 
+_LISTING = "slice"
+"""Array that gives the slice of every item of an element with several arrays."""
+
 
 class Element:
     """A committed, immutable element.
@@ -112,19 +115,23 @@ class Element:
         return data
 
     @property
+    def _outline(self) -> StoredArray:
+        return self.arrays[_LISTING] if DATA not in self.arrays and _LISTING in self.arrays else self._data
+
+    @property
     def shape(self) -> tuple[int, ...]:
-        """Shape of the data."""
-        return self._data.shape
+        """Shape of the data; of an element with several arrays, that of the array ``slice`` of its items."""
+        return self._outline.shape
 
     @property
     def dtype(self) -> np.dtype[Any]:
-        """Dtype of the data."""
-        return self._data.dtype
+        """Dtype of the data, or of the array ``slice``."""
+        return self._outline.dtype
 
     @property
     def dims(self) -> tuple[str, ...]:
-        """Names of the dimensions."""
-        return self._data.dims
+        """Names of the dimensions of the data, or of the array ``slice``."""
+        return self._outline.dims
 
     @property
     def nbytes(self) -> int:

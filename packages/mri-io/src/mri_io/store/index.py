@@ -8,7 +8,8 @@ from typing import Any
 from pydantic import Field
 
 from mri_io.config import Config, validate_config
-from mri_io.errors import StoreError
+from mri_io.errors import SchemaError, StoreError
+from mri_io.schema.validation import validate
 from mri_io.store.cohort import Cohort
 from mri_io.store.durable import write_text_atomic
 from mri_io.store.splits import Split, read_split
@@ -57,11 +58,17 @@ def read_index(cohort: Cohort) -> list[dict[str, Any]]:
     """Return the rows of the index as plain mappings; StoreError when there is none or it is torn."""
     path: Path = cohort.path / "index.jsonl"
     try:
-        return [json.loads(line) for line in path.read_bytes().splitlines()]
+        rows = [json.loads(line) for line in path.read_bytes().splitlines()]
     except FileNotFoundError:
         raise StoreError(f"{path}: there is no index. Build it: mri-cli index {cohort.path}") from None
     except ValueError as error:
         raise StoreError(f"{path}: not valid JSON: {error}. Rebuild it: mri-cli index {cohort.path}") from None
+    for row in rows:
+        try:
+            validate("index-row", row, path)
+        except SchemaError as error:
+            raise StoreError(f"{error}\nRebuild the index: mri-cli index {cohort.path}") from None
+    return rows
 
 
 def query_index(
@@ -89,12 +96,21 @@ def query_index(
         found = row["elements"].get(element) if element else None
         if (
             (subject is None or row["subject"] == subject)
-            and (part is None or row["split"].get(split) == part)
+            and (part is None or row.get("split", {}).get(split) == part)
             and (element is None or found is not None)
             and (shape is None or (found is not None and _fits(found["shape"], shape)))
             and (where is None or where(row))
         ):
-            yield validate_config(IndexRow, row, where=f"{cohort.path / 'index.jsonl'}")
+            yield validate_config(IndexRow, _known(row), where=f"{cohort.path / 'index.jsonl'}")
+
+
+def _known(row: dict[str, Any]) -> dict[str, Any]:
+    """Return a row without the keys of later minor versions."""
+    elements = {
+        path: {key: value for key, value in element.items() if key in IndexElement.model_fields}
+        for path, element in row["elements"].items()
+    }
+    return {**{key: value for key, value in row.items() if key in IndexRow.model_fields}, "elements": elements}
 
 
 def _fits(found: list[int], wanted: tuple[int | None, ...]) -> bool:

@@ -9,6 +9,7 @@ import torch
 from torch.utils.data import Dataset
 
 from mri_io.errors import ElementNotFoundError, ShapeError, expected_got
+from mri_io.schema.elements import DATA
 from mri_io.store.cohort import Cohort, open_cohort
 from mri_io.store.element import Element, mask_array
 
@@ -76,6 +77,11 @@ class SliceDataset(Dataset[Any]):
         self._items: list[tuple[int, int]] = []
         for number, volume in enumerate(chosen):
             parts = {path: volume[path] for path in elements}
+            for path, element in parts.items():
+                if DATA not in element.arrays:
+                    raise ShapeError(
+                        f"{volume.path}: {path}: has several arrays; a sample takes elements of one array."
+                    )
             lengths = {path: e.shape[axis] for path, e in parts.items() if (axis := _slice_axis(e)) is not None}
             if len(set(lengths.values())) > 1:
                 raise ShapeError(
