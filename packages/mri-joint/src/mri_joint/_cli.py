@@ -52,14 +52,15 @@ def run(
     replace: Annotated[bool, typer.Option("--replace", help="Replace results that exist.")] = False,
 ) -> None:
     """Reconstruct and segment volumes with a jointly trained network; the checkpoint is all it needs."""
+    from mri_io.config import validate_config
     from mri_joint.run import run as run_network
     from mri_recon.run import MaskConfig
 
-    sampling = MaskConfig(name=mask, acceleration=acceleration, center_fraction=center_fraction, seed=mask_seed)
+    sampling = {"acceleration": acceleration, "center_fraction": center_fraction, "seed": mask_seed}
     summary = run_network(
         cohort,
         checkpoint,
-        mask=sampling,
+        mask=validate_config(MaskConfig, {"name": mask, **sampling}, where="mask"),
         maps=maps,
         name=name,
         split=split,

@@ -1,7 +1,7 @@
 """The ``mri-cli recon`` commands."""
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 import typer
 
@@ -75,18 +75,21 @@ def run(
     replace: ReplaceOption = False,
 ) -> None:
     """Reconstruct by a classical method or a trained network."""
-    from mri_io.config import load_config
+    from mri_io.config import load_config, validate_config
+    from mri_recon.errors import ConfigError
     from mri_recon.run import METHODS, MaskConfig
     from mri_recon.run import run as run_cohort
 
+    if checkpoint is not None and set_:
+        raise ConfigError("--set: a checkpoint has its own configuration. Leave --set out.")
     config = load_config(METHODS[method][0], None, set_ or ()) if method in METHODS else None
-    sampling = MaskConfig(name=mask, acceleration=acceleration, center_fraction=center_fraction, seed=mask_seed)
+    sampling = {"acceleration": acceleration, "center_fraction": center_fraction, "seed": mask_seed}
     summary = run_cohort(
         cohort,
         method=method,
         config=config,
         checkpoint=checkpoint,
-        mask=sampling,
+        mask=validate_config(MaskConfig, {"name": mask, **sampling}, where="mask"),
         maps=maps,
         name=name,
         split=split,
@@ -127,26 +130,27 @@ def evaluate(
     methods: Annotated[list[str] | None, typer.Option(help="Element to compare; repeat for several.")] = None,
     split: SplitOption = "default",
     part: Annotated[str, typer.Option(help="Part of the split; all for all volumes.")] = "test",
-    region: Annotated[str, typer.Option(help="all, or head: where the reference shows the object.")] = "all",
-    scale: Annotated[str, typer.Option(help="none or least-squares, per volume.")] = "none",
+    region: Annotated[
+        Literal["all", "head"], typer.Option(help="The whole image, or where the reference shows the object.")
+    ] = "all",
+    scale: Annotated[
+        Literal["none", "least-squares"], typer.Option(help="Factor on each volume before it is compared.")
+    ] = "none",
     name: Annotated[str, typer.Option(help="Name of the evaluation.")] = "reconstruction",
 ) -> None:
     """Measure PSNR, SSIM and NMSE against a reference."""
     from mri_io.evaluation_tables import print_evaluation
-    from mri_recon.errors import ConfigError
     from mri_recon.evaluate import evaluate as evaluate_methods
 
-    if not methods:
-        raise ConfigError("--methods: expected at least one element, e.g. --methods recon/cg-sense-r4.")
     print_evaluation(
         evaluate_methods(
             cohort,
             reference=reference,
-            methods=methods,
+            methods=methods or (),
             split=split,
             part=None if part == "all" else part,
-            region=region,  # type: ignore[arg-type]
-            scale=scale,  # type: ignore[arg-type]
+            region=region,
+            scale=scale,
             name=name,
         )
     )

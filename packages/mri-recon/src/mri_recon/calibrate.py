@@ -12,9 +12,9 @@ from mri_io.prep import PrepSummary, prepare_cohort
 from mri_io.schema import Provenance
 from mri_io.store import Volume, mask_array
 from mri_recon.calibration import EspiritConfig, espirit
-from mri_recon.errors import ConfigError
+from mri_recon.errors import ConfigError, FormatError
 from mri_recon.physics import calibration_region
-from mri_recon.writing import already_there
+from mri_recon.writing import already_there, check_device, result_path
 
 __all__ = ["CALIBRATIONS", "calibrate"]
 
@@ -51,11 +51,19 @@ class _CalibrateVolume:
             replace=self.replace,
             attributes={"calibration_mask": found or "none"},
         ) as writer:
+            empty = 0
             for number in range(slices):
+                measured = kspace[number]
+                if not measured.any():
+                    empty += 1
+                    writer.append(np.zeros((1, *shape[1:]), np.complex64))
+                    continue
                 pattern = mask[number] if mask.ndim == 3 else mask
                 region = limited_region(pattern, (ny, nx), self.config.calibration)
-                centre = torch.from_numpy(kspace[number][(slice(None), *region)]).to(self.device)
+                centre = torch.from_numpy(measured[(slice(None), *region)]).to(self.device)
                 writer.append(estimate(centre, (ny, nx), self.config).cpu().numpy()[None])
+            if empty == slices:
+                raise FormatError(f"{volume.path}: kspace: expected a signal, got zeros only. Leave the volume out.")
         return {"status": "done", "volume": volume.id}
 
 
@@ -96,6 +104,8 @@ def calibrate(
 ) -> PrepSummary:
     """Estimate coil maps of every volume and write ``sens/<name>``.
 
+    A slice of zeros, as some scanners add, gets maps of zeros; a volume of nothing else fails.
+
     Parameters
     ----------
     cohort
@@ -123,11 +133,18 @@ def calibrate(
     Raises
     ------
     ConfigError
-        For an unknown method.
+        For an unknown method or device, another method's configuration, or a name that cannot be one.
+    ElementNotFoundError
+        When no volume is chosen.
     """
     if method not in CALIBRATIONS:
         raise ConfigError(f"method: expected one of {', '.join(CALIBRATIONS)}, got {method!r}.")
-    chosen = config if isinstance(config, EspiritConfig) else CALIBRATIONS[method][0]()
+    kind = CALIBRATIONS[method][0]
+    chosen = kind() if config is None else config
+    if not isinstance(chosen, kind):
+        raise ConfigError(f"config: expected {kind.__name__} for {method}, got {type(chosen).__name__}.")
     target = name or method
+    result_path("sens", target)
+    check_device(device, scheduler)
     work = _CalibrateVolume(method, chosen, target, mask, device, replace=replace)
     return prepare_cohort(cohort, work, split=split, part=part, scheduler=scheduler, description=f"calibrate {target}")

@@ -35,6 +35,14 @@ def head_region(reference: np.ndarray) -> np.ndarray:
     return region
 
 
+def _metrics(truth: np.ndarray, image: np.ndarray, inside: np.ndarray | None) -> dict[str, float | None]:
+    """Return the metrics of a volume, all of them undefined where the reference shows nothing."""
+    measures = {"psnr": psnr, "ssim": ssim, "nmse": nmse}
+    if not np.any(truth if inside is None else truth[inside]):
+        return dict.fromkeys(measures)
+    return {name: measure(truth, image, inside) for name, measure in measures.items()}
+
+
 def evaluate(
     cohort: str | Path,
     *,
@@ -47,6 +55,9 @@ def evaluate(
     name: str = "reconstruction",
 ) -> dict[str, Any]:
     """Measure PSNR, SSIM and NMSE of magnitudes per volume; keep the table with the cohort.
+
+    What is not finite counts as undefined: the PSNR of an image equal to the reference, all metrics where the reference
+    is zero.
 
     Parameters
     ----------
@@ -76,11 +87,16 @@ def evaluate(
         When a volume lacks an element; nothing is left out silently.
     ShapeError
         When images are on different grids.
+    ConfigError
+        For an unknown region or scale, or no methods.
     """
     if region not in ("all", "head") or scale not in ("none", "least-squares"):
         raise ConfigError(
             f"evaluate: expected region all or head and scale none or least-squares, got {region!r}, {scale!r}."
         )
+    methods = tuple(dict.fromkeys(methods))
+    if not methods:
+        raise ConfigError("--methods: expected at least one element, e.g. --methods recon/cg-sense-r4.")
     opened = open_cohort(cohort)
     volumes = opened.volumes(split, part)
     missing = [f"{v.id}: {path}" for v in volumes for path in (reference, *methods) if path not in v]
@@ -101,16 +117,8 @@ def evaluate(
                 )
             if scale == "least-squares":
                 image = image * least_squares_scale(truth, image)
-            rows.append(
-                {
-                    "volume_id": volume.id,
-                    "subject_id": volume.subject_id,
-                    "method": method,
-                    "psnr": psnr(truth, image, inside),
-                    "ssim": ssim(truth, image, inside),
-                    "nmse": nmse(truth, image, inside),
-                }
-            )
+            row = {"volume_id": volume.id, "subject_id": volume.subject_id, "method": method}
+            rows.append(row | _metrics(truth, image, inside))
     config = {"reference": reference, "methods": list(methods), "split": split, "part": part}
     config |= {"region": region, "scale": scale}
     opened.write_evaluation(name, task="recon", rows=rows, metrics=METRICS, config=config, inputs=inputs)

@@ -17,10 +17,10 @@ from mri_io.training import Checkpoint, load_checkpoint
 from mri_recon.classical import cg_sense, zero_filled
 from mri_recon.config import RunConfig
 from mri_recon.data import input_scale
-from mri_recon.errors import ConfigError
+from mri_recon.errors import ConfigError, ElementNotFoundError
 from mri_recon.networks import build_network
 from mri_recon.physics import MASKS
-from mri_recon.writing import already_there, known_affine
+from mri_recon.writing import already_there, check_device, known_affine, result_path
 
 __all__ = [
     "METHODS",
@@ -38,13 +38,25 @@ class MaskConfig(Config):
     """Which k-space samples a reconstruction may use.
 
     `name` is ``none`` (all), ``acquired``, the name of a stored mask, or a kind of `MASKS`, which makes a stored mask
-    ``<kind>-r<acceleration>`` by the other fields.
+    by the other fields; see `stored_name`.
     """
 
     name: str | None = None
     acceleration: float = Field(default=4, ge=1)
     center_fraction: float = Field(default=0.08, gt=0, le=1)
-    seed: int = Field(default=0, ge=0)
+    seed: int = Field(default=0, ge=0, lt=2**32)
+
+    @property
+    def stored_name(self) -> str | None:
+        """Name of the stored mask: ``<kind>-r<acceleration>`` of one that is made.
+
+        Where they are not the defaults ``-c<center fraction>`` and ``-s<seed>`` follow.
+        """
+        if self.name not in MASKS:
+            return self.name
+        default = type(self)()
+        centre = f"-c{self.center_fraction:g}" if self.center_fraction != default.center_fraction else ""
+        return f"{self.name}-r{self.acceleration:g}{centre}" + (f"-s{self.seed}" if self.seed else "")
 
 
 class ZeroFilledConfig(Config):
@@ -98,7 +110,7 @@ def stored_mask(volume: Volume, config: MaskConfig) -> Element | None:
     Raises
     ------
     ConfigError
-        When a stored mask of the name has other parameters.
+        When a stored mask of that name was not made so.
     """
     name = config.name or ("acquired" if "mask/acquired" in volume else "none")
     if name == "none":
@@ -108,11 +120,29 @@ def stored_mask(volume: Volume, config: MaskConfig) -> Element | None:
     columns = volume["kspace"].shape[-1]
     settings = {"kind": name, **config.model_dump(mode="json", exclude={"name", "seed"})}
     made = Provenance.of("mri-recon", f"mask {name}", settings, seed=config.seed)
-    path = f"mask/{name}-r{config.acceleration:g}"
-    if not already_there(volume, path, made, replace=False):
+    path = f"mask/{config.stored_name}"
+    if path in volume and not volume.is_current(path, made):
+        raise ConfigError(
+            f"{volume.path}: {path} exists and was not made as {name} with {config.acceleration:g}-fold acceleration, "
+            f"centre {config.center_fraction:g} and seed {config.seed}. To use it as it is: --mask {config.stored_name}"
+        )
+    if path not in volume:
         mask = MASKS[name](columns, config.acceleration, config.center_fraction, config.seed)
         achieved = {"acceleration": float(columns / mask.sum())}
         volume.write(path, mask, dims=("kx",), provenance=made, attributes=achieved)
+    return volume[path]
+
+
+def _stored_maps(volume: Volume, name: str) -> Element | None:
+    if name == "none":
+        return None
+    path = f"sens/{name}"
+    if path not in volume:
+        found = ", ".join(p.partition("/")[2] for p in volume.elements() if p.startswith("sens/")) or "none"
+        raise ElementNotFoundError(
+            f"{volume.path}: there are no coil maps {path!r}. Coil maps of this volume: {found}. "
+            f"Make them: mri-cli recon calibrate {volume.path.parents[1]} --name {name}"
+        )
     return volume[path]
 
 
@@ -153,7 +183,7 @@ class _ReconstructVolume:
             def reconstruct(kspace: Tensor, mask: Tensor, maps: Tensor | None) -> Tensor:
                 return function(kspace, mask, maps, chosen)
 
-        maps = None if maps_name == "none" else volume[f"sens/{maps_name or 'espirit'}"]
+        maps = _stored_maps(volume, maps_name or "espirit")
         inputs = [element for element in (kspace, mask, maps) if element is not None]
         made = Provenance.of("mri-recon", method, settings, inputs=inputs, weights_sha256=weights)
         target = f"recon/{self.name}"
@@ -185,8 +215,15 @@ def reconstruct_slices(
         Elements of the volume; no mask takes all samples.
     device
         Where `reconstruct` runs.
+
+    Raises
+    ------
+    ConfigError
+        When the mask samples nothing.
     """
     pattern = np.ones((1, kspace.shape[-1]), np.uint8) if mask is None else mask_array(mask)
+    if mask is not None and not pattern.any():
+        raise ConfigError(f"{mask.folder}: the mask samples nothing. Choose another --mask.")
     images = []
     with torch.inference_mode():
         for number in range(kspace.shape[0]):
@@ -244,21 +281,27 @@ def run(
     Raises
     ------
     ConfigError
-        For an unknown method, or both a method and a checkpoint.
+        For an unknown method or device, both a method and a checkpoint, a configuration that is not the method's, maps
+        that the network does not take, or a name that cannot be one.
+    ElementNotFoundError
+        When no volume is chosen.
     """
     if (method is None) == (checkpoint is None):
         raise ConfigError("recon run: expected either a method or a checkpoint.")
     if method is not None and method not in METHODS:
         raise ConfigError(f"method: expected one of {', '.join(METHODS)}, got {method!r}.")
+    kind = METHODS[method][0] if method else None
+    if config is not None and (kind is None or not isinstance(config, kind)):
+        wanted = f"{kind.__name__} for {method}" if kind else "none: a checkpoint has its own"
+        raise ConfigError(f"config: expected {wanted}, got {type(config).__name__}.")
+    check_device(device, scheduler)
     chosen = mask or MaskConfig()
-    label = method or "network"
-    if checkpoint is not None:
-        label = load_network(checkpoint)[1].model.name
-    sampled = f"{chosen.name}-r{chosen.acceleration:g}" if chosen.name in MASKS else chosen.name
-    target = name or "-".join(part for part in (label, sampled) if part and part != "none")
+    label = method or _network_label(checkpoint, maps)
+    target = name or "-".join(part for part in (label, chosen.stored_name) if part and part != "none")
+    result_path("recon", target)
     options = {
         "method": method,
-        "config": config or (METHODS[method][0]() if method else None),
+        "config": config or (kind() if kind else None),
         "checkpoint": None if checkpoint is None else Path(checkpoint).resolve(),
         "maps": maps,
         "device": device,
@@ -268,3 +311,14 @@ def run(
     return prepare_cohort(
         cohort, work, split=split, part=part, scheduler=scheduler, description=f"reconstruct {target}"
     )
+
+
+def _network_label(checkpoint: str | Path | None, maps: str | None) -> str:
+    """Return the network's name; ConfigError when it cannot do with the maps that are asked for."""
+    assert checkpoint is not None
+    model = load_network(checkpoint)[1].model
+    if model.coil_maps == "stored" and maps == "none":
+        raise ConfigError("maps: the network was trained with stored coil maps, got none. Leave --maps out.")
+    if model.coil_maps == "estimated" and maps not in (None, "none"):
+        raise ConfigError(f"maps: the network estimates its coil maps, got {maps!r}. Leave --maps out.")
+    return model.name

@@ -4,6 +4,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
+from mri_io.errors import ElementNotFoundError
 from mri_io.prep.runner import PrepSummary, TaskFailure, run_tasks
 from mri_io.store.cohort import Cohort, open_cohort
 from mri_io.store.volume import Volume, open_volume
@@ -49,9 +50,17 @@ def prepare_cohort(
         Part of a split.
     scheduler, description, retries, progress
         See `run_tasks`.
+
+    Raises
+    ------
+    ElementNotFoundError
+        When there is no volume, or none in the part.
     """
     opened = cohort if isinstance(cohort, Cohort) else open_cohort(cohort)
     chosen = [opened[v] for v in volumes] if volumes is not None else opened.volumes(split, part)
+    if volumes is None and not chosen:
+        where = f"{opened.path} (split {split or 'default'!r}, part {part!r})" if part else opened.path
+        raise ElementNotFoundError(f"{where}: expected volumes to work on, found none.")
     labels = [volume.id for volume in chosen]
 
     def record(label: str, outcome: dict[str, Any] | TaskFailure) -> None:

@@ -1,0 +1,339 @@
+"""Calibrate and reconstruct a tiny cohort, by functions and by commands."""
+
+import numpy as np
+import pytest
+import torch
+
+from mri_io import create_cohort, verify
+from mri_io.config import load_config
+from mri_io.schema import Provenance
+from mri_io.testing import tiny_cohort
+from mri_io.training import load_checkpoint
+from mri_recon.calibrate import calibrate
+from mri_recon.calibration import EspiritConfig
+from mri_recon.config import RunConfig
+from mri_recon.errors import ConfigError, ElementNotFoundError, ShapeError
+from mri_recon.physics import random_mask
+from mri_recon.run import CgSenseConfig, MaskConfig, ZeroFilledConfig, load_network, run
+from mri_recon.training import train
+
+MADE = Provenance.of("mri-io", "test")
+MATRIX = (32, 24)
+EVERY = 2  # samples every other line
+
+
+@pytest.fixture(scope="module")
+def shared(tmp_path_factory):
+    """A cohort that tests only add to under names of their own."""
+    return tiny_cohort(tmp_path_factory.mktemp("recon") / "cohort", subjects=3, matrix=MATRIX)
+
+
+@pytest.fixture
+def cohort(tmp_path):
+    return tiny_cohort(tmp_path / "cohort", subjects=3, matrix=MATRIX)
+
+
+@pytest.fixture(scope="module", params=["stored", "estimated"])
+def checkpoint(shared, tmp_path_factory, request):
+    settings = ["cascades=1", "channels=2", "pools=1", "sens_channels=2", "sens_pools=1"]
+    settings = [f"model.{s}" for s in (*settings, f"coil_maps={request.param}")]
+    settings += ["training.steps=2", "training.loggers=[csv]", "training.progress=false", "training.validate_every=0"]
+    return train(shared.path, load_config(RunConfig, None, settings), tmp_path_factory.mktemp("run")).checkpoint
+
+
+def coil_images(kspace):
+    """Centred orthonormal inverse transform, by numpy alone."""
+    shifted = np.fft.ifftshift(kspace, axes=(-2, -1))
+    return np.fft.fftshift(np.fft.ifft2(shifted, norm="ortho"), axes=(-2, -1))
+
+
+def combined(kspace, maps):
+    return np.sum(maps[:, 0].conj() * coil_images(kspace), axis=1)
+
+
+def inputs_of(element):
+    return {item["path"]: item["commit"] for item in element.provenance["inputs"]}
+
+
+def test_calibration_finds_the_true_maps(shared):
+    assert str(calibrate(shared.path, name="found")) == "calibrate found: 3 done, 0 skipped, 0 failed"
+    for volume in shared.volumes():
+        found, true = volume["sens/found"].numpy(), volume["sens/espirit"].numpy()
+        assert (found.shape, found.dtype) == (true.shape, np.complex64)
+        object_ = np.linalg.norm(true, axis=2) > 0
+        agreement = np.abs(np.sum(found.conj() * true, axis=2))[object_]
+        assert np.median(agreement) > 0.999
+        assert np.mean(agreement > 0.98) > 0.97
+        assert inputs_of(volume["sens/found"]) == {"kspace": volume["kspace"].commit}
+        assert volume["sens/found"].provenance["config"] == EspiritConfig().model_dump()
+
+
+def test_calibration_from_a_mask_sees_its_central_lines_only(cohort):
+    volume = cohort.volumes()[0]
+    lines = np.zeros(MATRIX[1], np.uint8)
+    lines[8:17] = lines[::4] = 1  # and a few lines outside, which do not count
+    for each in cohort.volumes():
+        each.write("mask/narrow", lines, dims=("kx",), provenance=MADE)
+    assert calibrate(cohort.path, mask="narrow", name="narrow").ok
+    made = volume["sens/narrow"]
+    assert inputs_of(made) == {path: volume[path].commit for path in ("kspace", "mask/narrow")}
+    assert made.attributes["calibration_mask"] == "narrow"
+    # The same as from k-space in which there is nothing else.
+    other = create_cohort(cohort.path.parent / "other")
+    emptied = volume["kspace"].numpy()
+    emptied[..., :8], emptied[..., 17:] = 0, 0
+    with other.create_volume(volume.id, subject_id="sub-01") as copy:
+        copy.write("kspace", emptied, provenance=MADE)
+        copy.write("mask/acquired", (np.abs(np.arange(24) - 12) <= 4).astype(np.uint8), dims=("kx",), provenance=MADE)
+    assert calibrate(other.path, name="narrow").ok
+    np.testing.assert_allclose(other[volume.id]["sens/narrow"].numpy(), made.numpy(), atol=1e-5)
+
+
+def test_zero_filled_is_the_matched_filter_or_the_root_of_the_sum_of_squares(shared):
+    assert run(shared.path, method="zero-filled", name="full").ok
+    assert run(shared.path, method="zero-filled", maps="none", name="rss").ok
+    for volume in shared.volumes():
+        kspace, maps = volume["kspace"].numpy(), volume["sens/espirit"].numpy()
+        full, rss = volume["recon/full"], volume["recon/rss"]
+        np.testing.assert_allclose(full.numpy(), combined(kspace, maps), atol=2e-6)
+        np.testing.assert_allclose(rss.numpy(), np.sqrt(np.sum(np.abs(coil_images(kspace)) ** 2, axis=1)), atol=2e-6)
+        assert (full.dtype, rss.dtype, full.shape, full.dims) == ("c8", "f4", (2, *MATRIX), ("slice", "y", "x"))
+        np.testing.assert_array_equal(full.affine, volume["image/t1"].affine)
+        assert inputs_of(full) == {path: volume[path].commit for path in ("kspace", "sens/espirit")}
+        assert inputs_of(rss) == {"kspace": volume["kspace"].commit}
+
+
+@pytest.mark.parametrize("dims", [("kx",), ("ky",), ("ky", "kx"), ("slice", "ky", "kx")])
+def test_cg_sense_solves_the_least_squares_problem(shared, dims, rng):
+    sizes = dict(zip(("slice", "ky", "kx"), (2, *MATRIX), strict=True))
+    shape = tuple(sizes[dim] for dim in dims)
+    mask = (rng.random(shape) < 0.6).astype(np.uint8)
+    name = "-".join(dims)
+    for volume in shared.volumes():
+        volume.write(f"mask/{name}", mask, dims=dims, provenance=MADE)
+    setting = CgSenseConfig(regularisation=0.02, tolerance=1e-6)
+    assert run(shared.path, method="cg-sense", config=setting, mask=MaskConfig(name=name), part="test").ok
+    volume = shared.volumes("default", "test")[0]
+    image, maps = volume[f"recon/cg-sense-{name}"][1], volume["sens/espirit"][1, 0].astype(complex)
+    pattern = {("kx",): mask[None], ("ky",): mask[..., None]}.get(dims, mask[-1] if len(dims) == 3 else mask)
+    # The system's matrix, column by column, from numpy's FFT.
+    unknowns = np.eye(MATRIX[0] * MATRIX[1]).reshape(-1, 1, *MATRIX)
+    sampled = pattern * np.fft.fftshift(
+        np.fft.fft2(np.fft.ifftshift(maps * unknowns, axes=(-2, -1)), norm="ortho"), axes=(-2, -1)
+    )
+    system = sampled.reshape(len(unknowns), -1).T
+    measured = (volume["kspace"][1] * pattern).ravel()
+    normal = system.conj().T @ system + 0.02 * np.eye(len(unknowns))
+    expected = np.linalg.solve(normal, system.conj().T @ measured).reshape(MATRIX)
+    assert np.linalg.norm(image - expected) < 1e-4 * np.linalg.norm(expected)
+    assert set(inputs_of(volume[f"recon/cg-sense-{name}"])) == {"kspace", f"mask/{name}", "sens/espirit"}
+
+
+@pytest.fixture
+def rng():
+    return np.random.default_rng(7)
+
+
+def test_a_network_from_its_checkpoint_alone(shared, checkpoint):
+    network, config, _ = load_network(checkpoint)
+    kind = config.model.coil_maps
+    mask = MaskConfig(name="equispaced", acceleration=2, center_fraction=0.2)
+    assert run(shared.path, checkpoint=checkpoint, mask=mask, name=kind).ok
+    volume = shared.volumes()[1]
+    made = volume[f"recon/{kind}"]
+    stored = volume["mask/equispaced-r2-c0.2"]
+    assert stored.attributes["acceleration"] == pytest.approx(24 / stored.numpy().sum())
+    assert made.provenance["weights_sha256"] == load_checkpoint(checkpoint).sha256
+    maps = {"sens/espirit"} if kind == "stored" else set()
+    assert set(inputs_of(made)) == {"kspace", "mask/equispaced-r2-c0.2"} | maps
+    # The network sees the sampled data divided by the maximum of their zero-filled image, and is multiplied back.
+    sampled = volume["kspace"].numpy() * stored.numpy()
+    for number in range(2):
+        images = coil_images(sampled[number : number + 1])
+        first = combined(sampled, volume["sens/espirit"].numpy())[number]
+        scale = np.abs(first).max() if maps else np.sqrt(np.sum(np.abs(images) ** 2, axis=1)).max()
+        arguments = [sampled[number : number + 1] / scale, stored.numpy()[None, None, None].astype(np.float32)]
+        arguments += [volume["sens/espirit"][number : number + 1]] if maps else []
+        with torch.inference_mode():
+            out = network(*(torch.from_numpy(a.astype(a.dtype.char.replace("D", "F"))) for a in arguments)).image
+        np.testing.assert_allclose(made[number], scale * out[0].numpy(), rtol=1e-3, atol=1e-5)
+    wrong = "none" if kind == "stored" else "espirit"
+    with pytest.raises(ConfigError, match="Leave --maps out"):
+        run(shared.path, checkpoint=checkpoint, maps=wrong)
+    with pytest.raises(ConfigError, match="a checkpoint has its own"):
+        run(shared.path, checkpoint=checkpoint, config=CgSenseConfig())
+
+
+def test_the_default_mask_is_the_acquired_one(cohort):
+    lines = (np.arange(24) % EVERY == 0).astype(np.uint8)
+    first, second, _ = cohort.volumes()
+    first.write("mask/acquired", lines, dims=("kx",), provenance=MADE)
+    assert run(cohort.path, method="zero-filled").ok
+    assert set(inputs_of(first["recon/zero-filled"])) == {"kspace", "mask/acquired", "sens/espirit"}
+    assert set(inputs_of(second["recon/zero-filled"])) == {"kspace", "sens/espirit"}
+    expected = combined(first["kspace"].numpy() * lines, first["sens/espirit"].numpy())
+    np.testing.assert_allclose(first["recon/zero-filled"].numpy(), expected, atol=2e-6)
+
+
+def test_a_rerun_skips_and_what_was_made_in_another_way_is_kept_unless_replaced(cohort, cli):
+    command = ("recon", "run", cohort.path, "--method", "cg-sense", "--name", "x")
+    assert cli(*command).out == "reconstruct x: 3 done, 0 skipped, 0 failed\n"
+    commit = cohort.volumes()[0]["recon/x"].commit
+    again = cli(*command)
+    assert (again.status, again.out) == (0, "reconstruct x: 0 done, 3 skipped, 0 failed\n")
+    changed = cli(*command, "--set", "iterations=2")
+    assert changed.status == 1
+    assert changed.out.splitlines()[0] == "reconstruct x: 0 done, 0 skipped, 3 failed"
+    assert "recon/x exists and was made in another way or from other data." in changed.out
+    assert cohort.volumes()[0]["recon/x"].commit == commit
+    assert cli(*command, "--set", "iterations=2", "--replace").status == 0
+    made = cohort.volumes()[0]["recon/x"]
+    assert (made.commit != commit, made.provenance["config"]["iterations"]) == (True, 2)
+    assert cohort.failures() == []
+    # New maps make it outdated, too.
+    assert cli("recon", "calibrate", cohort.path, "--replace", "--part", "test").status == 0
+    stale = cli(*command, "--set", "iterations=2")
+    assert stale.out.splitlines()[0] == "reconstruct x: 0 done, 2 skipped, 1 failed"
+
+
+def test_made_masks_are_kept_apart_by_their_parameters(cohort):
+    first = MaskConfig(name="random", acceleration=2)
+    others = [first.model_copy(update=change) for change in ({"seed": 2}, {"center_fraction": 0.25})]
+    for mask in (first, *others):
+        assert run(cohort.path, method="zero-filled", mask=mask).ok
+    names = ["random-r2", "random-r2-s2", "random-r2-c0.25"]
+    for volume in cohort.volumes():
+        masks = [volume[f"mask/{name}"].numpy() for name in names]
+        np.testing.assert_array_equal(masks[0], random_mask(24, 2, 0.08, 0))
+        assert len({mask.tobytes() for mask in masks}) == 3
+        assert all(f"recon/zero-filled-{name}" in volume for name in names)
+    cohort.volumes()[0].write("mask/random-r3", masks[0], dims=("kx",), provenance=MADE)
+    (failure,) = run(cohort.path, method="zero-filled", mask=MaskConfig(name="random", acceleration=3)).failures
+    assert "mask/random-r3 exists and was not made as random with 3-fold" in failure.error
+    assert failure.error.endswith("To use it as it is: --mask random-r3")
+
+
+def test_one_broken_volume_does_not_stop_the_others(cohort, cli):
+    broken = cohort.volume_ids()[1]
+    cohort[broken].remove("sens/espirit")
+    done = cli("recon", "run", cohort.path, "--method", "zero-filled", "--name", "x")
+    assert done.status == 1
+    lines = done.out.splitlines()
+    assert lines[0] == "reconstruct x: 2 done, 0 skipped, 1 failed"
+    assert lines[1].startswith(f"  failed: {broken}: ")
+    assert lines[1].endswith(
+        "there are no coil maps 'sens/espirit'. Coil maps of this volume: none. "
+        f"Make them: mri-cli recon calibrate {cohort.path} --name espirit"
+    )
+    assert ["recon/x" in volume for volume in cohort.volumes()] == [True, False, True]
+    assert [(row["item"], row["stage"]) for row in cohort.failures()] == [(broken, "reconstruct x")]
+    assert cli("recon", "calibrate", cohort.path, "--part", "val").status == 0  # as the message says
+    assert cli("recon", "run", cohort.path, "--method", "zero-filled", "--name", "x").status == 0
+    assert cohort.failures() == []
+    assert verify(cohort).ok
+
+
+def odd_volume(cohort, number, kspace):
+    with cohort.create_volume(f"sub-{number}_acq-x_run-1", subject_id=f"sub-{number}") as volume:
+        if kspace is not None:
+            volume.write("kspace", kspace.astype(np.complex64), provenance=MADE)
+
+
+def test_odd_volumes_give_finite_results_or_say_why_not(shared, tmp_path):
+    good = shared.volumes()[0]["kspace"].numpy()
+    partly = good.copy()
+    partly[1] = 0
+    odd = create_cohort(tmp_path / "odd")
+    cases = [partly, 0 * good, good[:, :1], 1e-12 * good, 1e12 * good, None, good[..., :5], 1e25 * good]
+    for number, kspace in enumerate(cases):
+        odd_volume(odd, number, kspace)
+    summary = calibrate(odd.path)
+    errors = {failure.label[4:5]: failure.error for failure in summary.failures}
+    assert sorted(errors) == ["1", "5", "6", "7"]
+    assert errors["1"].endswith("kspace: expected a signal, got zeros only. Leave the volume out.")
+    assert errors["5"].endswith("there is no element 'kspace'. Elements of this volume: none.")
+    assert "expected at least 6 x 6 fully sampled central positions, got 24 x 5" in errors["6"]
+    run(odd.path, method="cg-sense", mask=MaskConfig(name="equispaced", acceleration=2, center_fraction=0.2))
+    run(odd.path, method="zero-filled", maps="none")
+    for volume in odd.volumes():
+        assert all(np.isfinite(element.numpy()).all() for element in volume.elements().values())
+    first, single, small, large = (odd[f"sub-{n}_acq-x_run-1"] for n in (0, 2, 3, 4))
+    name = "recon/cg-sense-equispaced-r2-c0.2"
+    assert not first["sens/espirit"][1].any()
+    assert not first[name][1].any()
+    assert first[name][0].any()
+    for volume, factor in ((small, 1e-12), (large, 1e12)):
+        np.testing.assert_allclose(volume[name][0] / factor, first[name][0], atol=1e-3)
+    support = np.abs(single["sens/espirit"].numpy())
+    assert set(np.round(np.unique(support), 5)) == {0.0, 1.0}  # one coil: its image is the image
+    assert verify(odd).ok
+
+
+def test_masks_that_fit_nothing_are_refused(cohort):
+    volume = cohort.volumes()[0]
+    with pytest.raises(ShapeError, match="mask length along kx: expected 24, the length of kx in kspace, got 20"):
+        volume.write("mask/short", np.ones(20, np.uint8), dims=("kx",), provenance=MADE)
+    with pytest.raises(ShapeError, match="sens length along y: expected 32, the length of ky in kspace, got 30"):
+        volume.write("sens/small", np.ones((2, 1, 4, 30, 24), np.complex64), provenance=MADE)
+    for each in cohort.volumes():
+        each.write("mask/empty", np.zeros(24, np.uint8), dims=("kx",), provenance=MADE)
+    none = MaskConfig(name="empty")
+    assert "mask/empty: the mask samples nothing" in run(cohort.path, method="zero-filled", mask=none).failures[0].error
+    assert "the centre of k-space is not sampled" in calibrate(cohort.path, mask="empty", name="x").failures[0].error
+    assert (
+        "no element 'mask/nope'"
+        in run(cohort.path, method="zero-filled", mask=MaskConfig(name="nope")).failures[0].error
+    )
+
+
+@pytest.mark.parametrize(
+    ("options", "status", "message"),
+    [
+        (["run"], 2, "recon run: expected either a method or a checkpoint."),
+        (["run", "--method", "grappa"], 2, "method: expected one of zero-filled, cg-sense, got 'grappa'."),
+        (["run", "--method", "cg-sense", "--set", "lambda=1"], 2, "lambda: unknown key"),
+        (["run", "--method", "cg-sense", "--set", "iterations=0"], 2, "iterations: Input should be greater than or"),
+        (["run", "--method", "cg-sense", "--mask", "random", "--acceleration", "0.5"], 2, "mask: 1 problem(s):"),
+        (["run", "--method", "cg-sense", "--mask", "random", "--mask-seed", "-1"], 2, "seed: Input should be greater"),
+        (["run", "--method", "cg-sense", "--name", "a b"], 2, "--name: element path: expected recon/<name>, a name of"),
+        (
+            ["run", "--method", "cg-sense", "--device", "cdua"],
+            2,
+            "device: expected cpu, cuda, cuda:1, ..., got 'cdua'.",
+        ),
+        (["run", "--method", "cg-sense", "--part", "tset"], 2, "part: expected train, val, test, got 'tset'."),
+        (["run", "--method", "cg-sense", "--scheduler", "here"], 2, "scheduler: expected sync, local, local:N or tcp:"),
+        (["run", "--checkpoint", "none.ckpt", "--set", "a=1"], 2, "--set: a checkpoint has its own configuration."),
+        (["run", "--checkpoint", "none.ckpt"], 1, "none.ckpt"),
+        (["calibrate", "--method", "walsh"], 2, "method: expected one of espirit, got 'walsh'."),
+        (["calibrate", "--set", "kernel=1"], 2, "kernel: Input should be greater than or equal to 2"),
+        (["calibrate", "--name", "../x"], 2, "--name: element path: expected sens/<name>"),
+        (["evaluate"], 2, "--methods: expected at least one element, e.g. --methods recon/cg-sense-r4."),
+        (["evaluate", "--methods", "recon/x"], 1, "missing elements: sub-03_acq-tiny_run-1: recon/x."),
+        (["evaluate", "--methods", "recon/x", "--split", "x"], 1, "there is no split 'x'. Splits: default."),
+    ],
+)
+def test_mistakes_of_a_command_are_one_error(shared, cli, options, status, message):
+    before = [sorted(volume.elements()) for volume in shared.volumes()]
+    done = cli("recon", options[0], shared.path, *options[1:])
+    assert (done.status, done.out) == (status, "")
+    assert done.err.startswith("error: ")
+    assert message in done.err
+    assert "Traceback" not in done.err
+    assert [sorted(volume.elements()) for volume in shared.volumes()] == before
+
+
+def test_functions_refuse_what_commands_cannot_ask_for(shared, tmp_path):
+    with pytest.raises(ConfigError, match="expected ZeroFilledConfig for zero-filled, got CgSenseConfig"):
+        run(shared.path, method="zero-filled", config=CgSenseConfig())
+    with pytest.raises(ConfigError, match="expected EspiritConfig for espirit, got ZeroFilledConfig"):
+        calibrate(shared.path, config=ZeroFilledConfig())
+    with pytest.raises(ElementNotFoundError, match="expected volumes to work on, found none"):
+        run(create_cohort(tmp_path / "empty").path, method="zero-filled")
+
+
+def test_workers_give_the_same_as_this_process(cohort):
+    assert run(cohort.path, method="cg-sense", name="here").ok
+    assert run(cohort.path, method="cg-sense", name="there", scheduler="local:2").ok
+    for volume in cohort.volumes():
+        np.testing.assert_allclose(volume["recon/here"].numpy(), volume["recon/there"].numpy(), atol=1e-5)

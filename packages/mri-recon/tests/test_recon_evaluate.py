@@ -1,0 +1,93 @@
+"""Evaluation of reconstructions against scikit-image and numpy, and what cannot be measured."""
+
+import json
+
+import numpy as np
+import pytest
+from skimage.metrics import peak_signal_noise_ratio, structural_similarity
+
+from mri_io import create_cohort, open_cohort
+from mri_io.schema import Provenance
+from mri_io.testing import tiny_cohort
+from mri_recon.errors import ShapeError
+from mri_recon.evaluate import evaluate
+from mri_recon.run import MaskConfig, run
+
+MADE = Provenance.of("mri-io", "test")
+
+
+@pytest.fixture(scope="module")
+def shared(tmp_path_factory):
+    """A cohort that tests only add to under names of their own."""
+    return tiny_cohort(tmp_path_factory.mktemp("recon") / "cohort", subjects=3)
+
+
+def test_metrics_are_those_of_scikit_image_and_numpy(shared, cli):
+    mask = MaskConfig(name="equispaced", acceleration=2, center_fraction=0.1)
+    assert run(shared.path, method="zero-filled", mask=mask, name="half").ok
+    done = cli("recon", "evaluate", shared.path, "--methods", "recon/half", "--part", "all", "--name", "peer")
+    assert (done.status, done.err) == (0, "")
+    stored = json.loads((shared.path / "evaluations" / "peer.json").read_text())
+    assert len(stored["rows"]) == 3
+    for row in stored["rows"]:
+        volume = shared[row["volume_id"]]
+        truth = np.abs(volume["recon/reference"].numpy().astype(complex))
+        image = np.abs(volume["recon/half"].numpy().astype(complex))
+        top = truth.max()
+        ssim = np.mean([structural_similarity(t, i, data_range=top) for t, i in zip(truth, image, strict=True)])
+        assert row["psnr"] == pytest.approx(peak_signal_noise_ratio(truth, image, data_range=top), rel=1e-5)
+        assert row["ssim"] == pytest.approx(ssim, rel=1e-5)
+        assert row["nmse"] == pytest.approx(np.sum((truth - image) ** 2) / np.sum(truth**2), rel=1e-5)
+        commits = {item["path"]: item["commit"] for item in stored["inputs"]}
+        assert commits[f"{volume.id}/recon/half"] == volume["recon/half"].commit
+    for metric, values in stored["summary"]["recon/half"].items():
+        column = [row[metric] for row in stored["rows"]]
+        assert (values["mean"], values["std"]) == pytest.approx((np.mean(column), np.std(column, ddof=1)))
+        assert f"{np.mean(column):.3f}" in done.out
+
+
+def test_fitting_the_scale_and_the_region(shared):
+    for volume in shared.volumes():
+        doubled = 2 * np.abs(volume["recon/reference"].numpy())
+        doubled[:, 0, 0] = 5  # outside the head
+        volume.write("recon/doubled", doubled.astype(np.float32), provenance=MADE)
+    options = {"reference": "recon/reference", "methods": ["recon/doubled"], "part": None, "name": "scaled"}
+    plain = evaluate(shared.path, **options, region="head")["rows"][0]
+    fitted = evaluate(shared.path, **options, scale="least-squares")["rows"][0]
+    assert plain["nmse"] == pytest.approx(1)  # twice the truth inside the head
+    truth = np.abs(shared.volumes()[0]["recon/reference"].numpy()).astype(float)
+    image = np.abs(shared.volumes()[0]["recon/doubled"].numpy()).astype(float)
+    factor = np.linalg.lstsq(image.reshape(-1, 1), truth.ravel(), rcond=None)[0][0]
+    assert fitted["nmse"] == pytest.approx(np.sum((factor * image - truth) ** 2) / np.sum(truth**2))
+
+
+def test_what_cannot_be_measured_is_undefined(tmp_path, cli):
+    cohort = create_cohort(tmp_path / "c")
+    ramp = np.linspace(0, 1, 2 * 12 * 10, dtype=np.float32).reshape(2, 12, 10)
+    for number, truth in enumerate((ramp, 0 * ramp)):
+        with cohort.create_volume(f"sub-{number}_acq-x_run-1", subject_id=f"sub-{number}") as volume:
+            volume.write("recon/reference", truth, provenance=MADE)
+            volume.write("recon/same", truth, provenance=MADE)
+    for region in ("all", "head"):
+        done = cli("recon", "evaluate", cohort.path, "--methods", "recon/same", "--part", "all", "--region", region)
+        assert (done.status, done.err) == (0, "")
+        assert "undefined" in done.out
+        first, second = open_cohort(cohort.path).evaluations()["reconstruction"]["rows"]
+        assert (first["psnr"], first["nmse"]) == (None, 0)  # infinite decibels
+        assert first["ssim"] == pytest.approx(1)
+        assert (second["psnr"], second["ssim"], second["nmse"]) == (None, None, None)
+
+
+def test_a_grid_of_another_size_is_refused(tmp_path):
+    cohort = create_cohort(tmp_path / "c")
+    with cohort.create_volume("sub-1_acq-x_run-1", subject_id="sub-1") as volume:
+        volume.write("recon/reference", np.ones((1, 12, 10), np.float32), provenance=MADE)
+        volume.write("recon/cut", np.ones((1, 10, 10), np.float32), provenance=MADE)
+    with pytest.raises(ShapeError, match=r"recon/cut: expected the grid \(1, 12, 10\) of recon/reference, got \(1, 10"):
+        evaluate(cohort.path, reference="recon/reference", methods=["recon/cut"], part=None)
+
+
+def test_choices_are_named_when_one_is_wrong(shared, cli):
+    done = cli("recon", "evaluate", shared.path, "--methods", "image/t1", "--region", "brain")
+    assert done.status == 2
+    assert "'brain' is not one of 'all', 'head'" in done.err
