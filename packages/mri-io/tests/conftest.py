@@ -1,5 +1,7 @@
 """Cohorts that tests of the store share."""
 
+import os
+
 import numpy as np
 import pytest
 
@@ -9,6 +11,14 @@ from mri_io.store import Cohort, Volume
 from mri_io.testing import tiny_cohort
 
 MADE = Provenance(method="test", package="mri-io", version="0", config={"a": 1})
+
+
+@pytest.fixture(autouse=True, scope="session")
+def _no_waiting_for_disks():
+    """Leave out fsync, which is most of the time of many small writes; what was written outlives a killed process."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(os, "fsync", lambda descriptor: None)
+        yield
 
 
 @pytest.fixture

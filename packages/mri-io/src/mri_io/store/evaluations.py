@@ -120,10 +120,11 @@ def write_evaluation(
         "inputs": [_reference(item) for item in inputs],
         "metrics": described,
         "rows": clean,
-        "summary": summarise(clean, list(described)) if clean else {},
+        "summary": {},
     }
     path = cohort / "evaluations" / f"{name}.json"
     validate("evaluation", content, path)
+    content["summary"] = summarise(clean, list(described))
     if path.exists() and not overwrite:
         raise ElementExistsError(f"{path}: there is an evaluation of this name. Choose another name.")
     columns = list(dict.fromkeys(key for row in clean for key in row))

@@ -130,8 +130,12 @@ def _sizes(
     if counts is None:
         if len(fractions) != 3 or min(fractions) < 0 or abs(sum(fractions) - 1) > 1e-6:
             raise ConfigError(expected_got("fractions", expected="three shares summing to 1", got=tuple(fractions)))
-        val, test = (round(share * subjects) for share in fractions[1:])
-        return subjects - val - test, val, test
+        # Largest remainder: whole numbers nearest to the shares that sum to all subjects; a share of 0 gets none.
+        sizes = [int(share * subjects) for share in fractions]
+        remainders = [share * subjects - size for share, size in zip(fractions, sizes, strict=True)]
+        for part in sorted(range(3), key=lambda part: -remainders[part])[: subjects - sum(sizes)]:
+            sizes[part] += 1
+        return sizes[0], sizes[1], sizes[2]
     if len(counts) != 3 or min(counts) < 0 or sum(counts) > subjects:
         what, wanted = "numbers of train, val and test subjects", f"three, at most {subjects} in all"
         raise ConfigError(expected_got(what, expected=wanted, got=tuple(counts), where=where))
