@@ -154,7 +154,8 @@ class Cohort:
 
     def __contains__(self, volume_id: object) -> bool:
         """Whether a volume is committed."""
-        return isinstance(volume_id, str) and is_committed(self._volume_path(volume_id))
+        plain = isinstance(volume_id, str) and Path(volume_id).name == volume_id
+        return plain and is_committed(self._volume_path(str(volume_id)))
 
     def __len__(self) -> int:
         """Return the number of committed volumes."""
