@@ -76,7 +76,7 @@ def simulate_brains(
     MissingPackageError
         Without nilearn.
     """
-    if min(subjects, slices, coils) < 1 or min(matrix) < 2 or any(n % 2 for n in matrix) or not noise >= 0:
+    if min(subjects, slices, coils) < 1 or min(matrix) < 2 or any(n % 2 for n in matrix) or not 0 <= noise < np.inf:
         raise ConfigError(
             expected_got(
                 "simulation",

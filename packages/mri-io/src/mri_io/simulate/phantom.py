@@ -90,7 +90,7 @@ def shepp_logan() -> list[Ellipse]:
     ]
     # The published table spans -1..1; the head is scaled to nine tenths of the field of view.
     return [
-        Ellipse(0.45 * y, 0.45 * x, 0.45 * b, 0.45 * a, np.radians(-angle), value, label)
+        Ellipse(0.45 * y, 0.45 * x, 0.45 * b, 0.45 * a, np.radians(angle), value, label)
         for value, a, b, x, y, angle, label in table
     ]
 
@@ -238,10 +238,10 @@ def simulate_phantoms(
     ConfigError
         When a size is not positive.
     """
-    if min(subjects, slices, coils, *matrix) < 1 or noise < 0:
+    if min(subjects, slices, coils, *matrix) < 1 or not 0 <= noise < np.inf:
         got = f"subjects={subjects}, slices={slices}, coils={coils}, matrix={matrix}, noise={noise}"
         raise ConfigError(expected_got("simulation", expected="positive numbers, noise >= 0", got=got))
-    parameters = {"kind": "phantoms-1", "slices": slices, "matrix": list(matrix), "coils": coils}
+    parameters = {"kind": "phantoms-2", "slices": slices, "matrix": list(matrix), "coils": coils}
     parameters |= {"noise": noise, "seed": seed}
     ny, nx = matrix
     affine = np.diag([-FOV_MM / nx, -FOV_MM / ny, SLICE_MM, 1.0])
