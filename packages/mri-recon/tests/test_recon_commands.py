@@ -89,6 +89,17 @@ def test_calibration_from_a_mask_sees_its_central_lines_only(cohort):
     np.testing.assert_allclose(other[volume.id]["sens/narrow"].numpy(), made.numpy(), atol=1e-5)
 
 
+def test_maps_that_are_empty_everywhere_are_not_stored(cohort):
+    lines = (np.abs(np.arange(MATRIX[1]) - 12) <= 3).astype(np.uint8)
+    for volume in cohort.volumes():
+        volume.write("mask/few", lines, dims=("kx",), provenance=MADE)
+    config = EspiritConfig(crop=0.9999, calibration=7)
+    summary = calibrate(cohort.path, mask="few", name="few", config=config)
+    assert len(summary.failures) == 3
+    assert summary.failures[0].error.startswith("slice 0: 7 x 7 calibration positions are too few for kernels of 6")
+    assert not any("sens/few" in volume for volume in cohort.volumes())
+
+
 def test_zero_filled_is_the_matched_filter_or_the_root_of_the_sum_of_squares(shared):
     assert run(shared.path, method="zero-filled", name="full").ok
     assert run(shared.path, method="zero-filled", maps="none", name="rss").ok

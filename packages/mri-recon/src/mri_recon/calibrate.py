@@ -61,7 +61,14 @@ class _CalibrateVolume:
                 pattern = mask[number] if mask.ndim == 3 else mask
                 region = limited_region(pattern, (ny, nx), self.config.calibration)
                 centre = torch.from_numpy(measured[(slice(None), *region)]).to(self.device)
-                writer.append(estimate(centre, (ny, nx), self.config).cpu().numpy()[None])
+                maps = estimate(centre, (ny, nx), self.config).cpu().numpy()
+                if not maps.any():
+                    raise ConfigError(
+                        f"slice {number}: {centre.shape[1]} x {centre.shape[2]} calibration positions are too few for "
+                        f"kernels of {self.config.kernel}: no pixel passes the crop at {self.config.crop:g}. Use more "
+                        "lines, or less: --set kernel=4, --set crop=0.8"
+                    )
+                writer.append(maps[None])
             if empty == slices:
                 raise FormatError(f"{volume.path}: kspace: expected a signal, got zeros only. Leave the volume out.")
         return {"status": "done", "volume": volume.id}
