@@ -1,19 +1,30 @@
 """Print an evaluation as a table: mean and standard deviation over volumes, per method and per class."""
 
+import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 from mri_io.store.evaluations import summarise
 
-__all__ = ["print_evaluation"]
+__all__ = ["print_evaluation", "summary_cell"]
 
 
-def _cell(values: Mapping[str, Any]) -> str:
-    if values["mean"] is None:
+def summary_cell(values: Mapping[str, Any]) -> str:
+    """Return a mean and its standard deviation as text, with at least three digits of the mean that count.
+
+    Parameters
+    ----------
+    values
+        ``mean``, ``std`` and ``undefined`` as of `mri_io.store.evaluations.summarise`.
+    """
+    mean = values["mean"]
+    if mean is None:
         return "undefined"
-    spread = "" if values["std"] is None else f" ± {values['std']:.3f}"
+    small = 0 < abs(mean) < 0.1
+    form = ".2e" if 0 < abs(mean) < 1e-4 else f".{2 - math.floor(math.log10(abs(mean)))}f" if small else ".3f"
+    spread = "" if values["std"] is None else f" ± {values['std']:{form}}"
     missing = f" ({values['undefined']} undefined)" if values["undefined"] else ""
-    return f"{values['mean']:.3f}{spread}{missing}"
+    return f"{mean:{form}}{spread}{missing}"
 
 
 def print_evaluation(evaluation: Mapping[str, Any]) -> None:
@@ -41,10 +52,10 @@ def print_evaluation(evaluation: Mapping[str, Any]) -> None:
         unit = f" [{description['unit']}]" if description["unit"] else ""
         table.add_column(f"{metric}{unit} {arrow}", justify="right")
     for method, values in evaluation["summary"].items():
-        cells = [_cell(values[metric]) for metric in metrics]
+        cells = [summary_cell(values[metric]) for metric in metrics]
         table.add_row(method, *(["all"] if labels else []), *cells)
         for label in labels:
             chosen = [row for row in rows if row["method"] == method and row.get("label") == label]
             per_label = summarise(chosen, list(metrics)).get(method, {})
-            table.add_row("", label, *[_cell(per_label[metric]) for metric in metrics])
+            table.add_row("", label, *[summary_cell(per_label[metric]) for metric in metrics])
     Console(width=None if Console().is_terminal else 140).print(table)

@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 
+from mri_io.evaluation_tables import summary_cell
 from mri_io.store.cohort import Cohort
 from mri_io.store.evaluations import summarise
 from mri_io.store.volume import Volume
@@ -57,25 +58,19 @@ def evaluation_table(evaluation: Mapping[str, Any]) -> Table:
     body: list[list[tuple[str, bool]]] = []
     for method, values in summary.items():
         cells = [(method, False), *([("all", False)] if labels else [])]
-        cells += [(_cell(values[m]), values[m]["mean"] == best[m] and best[m] is not None) for m in metrics]
+        cells += [(summary_cell(values[m]), values[m]["mean"] == best[m] and best[m] is not None) for m in metrics]
         body.append(cells)
         for label in labels:
             chosen = [row for row in rows if row["method"] == method and row.get("label") == label]
             per_label = summarise(chosen, list(metrics)).get(method)
             if per_label:
-                body.append([("", False), (label, False), *((_cell(per_label[m]), False) for m in metrics)])
+                body.append([("", False), (label, False), *((summary_cell(per_label[m]), False) for m in metrics)])
     volumes = len({row["volume_id"] for row in rows})
     subjects = len({row["subject_id"] for row in rows})
     settings = ", ".join(f"{k}: {v}" for k, v in evaluation["config"].items() if k != "methods" and v is not None)
     definitions = "; ".join(f"{metric}: {d['description']}" for metric, d in metrics.items())
     caption = f"Mean ± standard deviation over {volumes} volumes of {subjects} subjects. {settings}. {definitions}."
     return Table(evaluation["name"], caption, columns, body)
-
-
-def _cell(values: Mapping[str, Any]) -> str:
-    if values["mean"] is None:
-        return "undefined"
-    return f"{values['mean']:.3f}" + (f" ± {values['std']:.3f}" if values["std"] is not None else "")
 
 
 def volume_panel(

@@ -14,13 +14,14 @@ def read_curves(runs: Path) -> dict[str, Curves]:
     found: dict[str, Curves] = {}
     for path in sorted(runs.glob("*/metrics.csv")):
         curves: Curves = {}
-        with path.open(newline="", encoding="utf-8") as file:
+        with path.open(newline="", encoding="utf-8", errors="replace") as file:
             for row in csv.DictReader(file):
                 step = _number(row.get("step"))
                 for name, cell in row.items():
-                    value = _number(cell)
-                    if step is not None and value is not None and "/" in str(name):
-                        curves.setdefault(str(name), []).append((step, value))
+                    # Cells beyond the header's, as a torn line may have, come without a name.
+                    value = _number(cell) if name is not None and "/" in name else None
+                    if step is not None and value is not None:
+                        curves.setdefault(name, []).append((step, value))
         if curves:
             found[path.parent.name] = curves
     return found

@@ -1,6 +1,7 @@
 """Pictures of the report, drawn with matplotlib's object interface and returned as PNG bytes."""
 
 import io
+import warnings
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -19,7 +20,9 @@ def png_bytes(figure: Any) -> bytes:
     from matplotlib.backends.backend_agg import FigureCanvasAgg
 
     buffer = io.BytesIO()
-    FigureCanvasAgg(figure).print_png(buffer)
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "Glyph .* missing from font")  # names in any script are welcome
+        FigureCanvasAgg(figure).print_png(buffer)
     return buffer.getvalue()
 
 
@@ -106,17 +109,20 @@ def curves_figure(runs: Mapping[str, Mapping[str, Sequence[tuple[float, float]]]
     figure = Figure(figsize=(4.2 * columns, 2.7 * rows), dpi=100, layout="constrained")
     axes = figure.subplots(rows, columns, squeeze=False).ravel()
     for axis, metric in zip(axes, metrics, strict=False):
+        lines = {}
         for number, (run, curves) in enumerate(runs.items()):
             points = curves.get(metric)
             if points:
                 steps, values = zip(*points, strict=True)
                 style = {"marker": "o", "markersize": 3} if len(points) < 30 else {"linewidth": 1}
-                axis.plot(steps, values, label=run, color=f"C{number}", **style)
-        axis.set_title(metric, fontsize=9)
+                lines[run] = axis.plot(steps, values, color=f"C{number}", **style)[0]
+        axis.set_title(metric, fontsize=9, parse_math=False)
         axis.set_xlabel("step", fontsize=8)
         axis.tick_params(labelsize=7)
         axis.grid(alpha=0.3)
-        axis.legend(fontsize=7)
+        legend = axis.legend(lines.values(), lines.keys(), fontsize=7)
+        for text in legend.get_texts():  # a name with a dollar is no formula
+            text.set_parse_math(False)
     for axis in axes[len(metrics) :]:
         axis.set_axis_off()
     return figure

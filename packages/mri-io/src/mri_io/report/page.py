@@ -7,7 +7,7 @@ from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
-from mri_io.errors import MissingPackageError
+from mri_io.errors import ConfigError, MissingPackageError, expected_got
 from mri_io.report.content import VolumePanel, evaluation_table, provenance_rows, volume_panel
 from mri_io.report.curves import read_curves
 from mri_io.report.figures import LABEL_COLOURS, comparison_figure, curves_figure, png_bytes
@@ -42,7 +42,7 @@ def write_report(
     volumes
         Ids of the volumes shown as pictures; by default up to six, those of the test part first.
     slice
-        Which slice; by default the middle one.
+        Which slice, counted from 0; by default the middle one. Of volumes with fewer the last one.
 
     Returns
     -------
@@ -53,7 +53,11 @@ def write_report(
     ------
     MissingPackageError
         Without matplotlib or jinja2.
+    ConfigError
+        For a negative slice.
     """
+    if slice is not None and slice < 0:
+        raise ConfigError(expected_got("slice", expected="a number from 0", got=slice))
     try:
         import jinja2
         import matplotlib  # noqa: F401
