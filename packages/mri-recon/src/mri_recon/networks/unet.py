@@ -136,7 +136,7 @@ class NormUnet(nn.Module):
         pad_y, pad_x = -height % self.multiple, -width % self.multiple
         top, left = math.floor(pad_y / 2), math.floor(pad_x / 2)
         normalised = nn.functional.pad((x - mean) / std, (left, pad_x - left, top, pad_y - top))
-        out = self.unet(normalised.contiguous(memory_format=torch.channels_last))
+        out = self.unet(normalised)
         out = out[..., top : top + height, left : left + width] * std
         if not self.residual:
             out = out + mean

@@ -112,8 +112,6 @@ class VarNet(nn.Module):
         networks = [NormUnet(channels, pools, residual=residual) for _ in range(cascades)]
         self.cascades = nn.ModuleList(VarNetBlock(network) for network in networks)
         self.combination, self.start_iterations = combination, start_iterations
-        # Convolutions run up to three times faster in this layout on CPUs and on tensor cores.
-        nn.Module.to(self, memory_format=torch.channels_last)  # type: ignore[call-overload]
 
     def forward(
         self,

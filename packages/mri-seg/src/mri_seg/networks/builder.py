@@ -54,7 +54,7 @@ class SegmentationNetwork(nn.Module):
         pad_y, pad_x = -height % self.multiple, -width % self.multiple
         padding = (pad_x // 2, pad_x - pad_x // 2, pad_y // 2, pad_y - pad_y // 2)
         padded = nn.functional.pad(normalise_images(images), padding)
-        logits: torch.Tensor = self.network(padded.contiguous(memory_format=torch.channels_last))
+        logits: torch.Tensor = self.network(padded)
         return logits[..., padding[2] : padding[2] + height, padding[0] : padding[0] + width]
 
 
@@ -83,7 +83,7 @@ def build_network(config: ModelConfig, *, channels: int, labels: int) -> Segment
         norm="INSTANCE",
         dropout=config.dropout,
     )
-    return SegmentationNetwork(network.to(memory_format=torch.channels_last), channels, 2 ** (levels - 1))
+    return SegmentationNetwork(network, channels, 2 ** (levels - 1))
 
 
 def build_run_network(config: RunConfig) -> SegmentationNetwork:
