@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from mri_io.errors import ConfigError, ElementNotFoundError, expected_got
+from mri_io.errors import ConfigError, ElementNotFoundError, StoreError, expected_got
 from mri_io.prep.progress import progress_report
 from mri_io.store.cohort import Cohort, open_cohort
 from mri_io.store.element import Element
@@ -109,7 +109,7 @@ def _cohort(cohort: Cohort) -> dict[str, Any]:
         "subjects": len({volume.subject_id for volume in volumes}),
         "splits": sorted(path.stem for path in (cohort.path / "splits").glob("*.json")),
         "evaluations": sorted(path.stem for path in (cohort.path / "evaluations").glob("*.json")),
-        "failures": len(cohort.failures()),
+        "failures": [{key: row.get(key) for key in ("item", "stage", "error")} for row in cohort.failures()],
         "elements": kinds,
     }
 
@@ -154,10 +154,13 @@ def print_description(content: Mapping[str, Any]) -> None:
     import typer
 
     if "subject" not in content:
-        for key in ("name", "path", "schema_version", "created", "license", "volumes", "subjects", "failures"):
+        for key in ("name", "path", "schema_version", "created", "license", "volumes", "subjects"):
             typer.echo(f"{key:>15}: {content[key]}")
         typer.echo(f"{'splits':>15}: {', '.join(content['splits']) or 'none'}")
         typer.echo(f"{'evaluations':>15}: {', '.join(content['evaluations']) or 'none'}")
+        typer.echo(f"{'failures':>15}: {len(content['failures']) or 'none'}")
+        for row in content["failures"]:
+            typer.echo(f"{'':>17}{row['item']}: {row['stage']}: {row['error']}")
         kinds = sorted(content["elements"].items())
         summary = [
             (p, k["volumes"], " ".join(map(str, k["shapes"][:3])), k["dtype"], k["bytes"] / 1e6) for p, k in kinds
@@ -213,12 +216,21 @@ def split_sizes(train: float, val: float, test: float) -> dict[str, Any]:
 def image_elements(cohort: Cohort, split: str) -> list[str]:
     """Return the paths of images and reconstructions of the training part of a split."""
     found = {path for volume in cohort.volumes(split, "train") for path in volume.elements()}
-    return sorted(path for path in found if path.partition("/")[0] in ("image", "recon"))
+    images = sorted(path for path in found if path.partition("/")[0] in ("image", "recon"))
+    if not images:
+        raise ElementNotFoundError(
+            f"{cohort.path}: the training part of split {split!r} has no images. Name other elements: --element"
+        )
+    return images
 
 
 def verify_with_progress(path: str | Path, *, fast: bool) -> VerifyReport:
-    """Verify and report progress by volume."""
+    """Verify and report progress by volume; StoreError when there is nothing of a cohort or volume to verify."""
     folder = Path(path)
+    if not any((folder / name).exists() for name in ("cohort.json", "volumes", "zarr.json")) and not (
+        folder.is_dir() and folder.suffix == ".zarr"
+    ):
+        raise StoreError(f"{folder}: there is no cohort here, nor a volume.")
     total = sum(1 for _ in (folder / "volumes").glob("*.zarr")) or 1  # a damaged cohort is verified, too
     seen: set[str] = set()
     with progress_report(total, "verify") as advance:
@@ -250,7 +262,9 @@ def export_volumes(
     opened = open_cohort(cohort)
     chosen = [opened[v] for v in volumes] if volumes else [v for v in opened.volumes() if element in v]
     if not chosen:
-        raise ElementNotFoundError(f"{opened.path}: no volume has an element {element!r}. List them: mri-cli ls")
+        raise ElementNotFoundError(
+            f"{opened.path}: no volume has an element {element!r}. List them: mri-cli ls {opened.path}"
+        )
     options: dict[str, Any] = {"part": part, "replace": replace}
     for volume in chosen:
         exported_files(volume[element], out, format, **options)

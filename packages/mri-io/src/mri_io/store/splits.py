@@ -153,6 +153,8 @@ def _order(strata: "dict[str, Hashable]", seed: int) -> list[str]:
 
 def write_split(cohort: "Cohort", split: Split) -> Path:
     """Write ``splits/<name>.json``; return its path. One that changes is logged: models were trained on the old."""
+    if not split.name or split.name.startswith(".") or set(split.name) & set("/\\"):
+        raise ConfigError(expected_got("name of a split", expected="a plain file name", got=repr(split.name)))
     path = cohort.path / "splits" / f"{split.name}.json"
     content = {**split.model_dump(mode="json"), "hash": split.hash}
     validate("split", content, path)

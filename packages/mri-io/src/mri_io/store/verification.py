@@ -123,7 +123,10 @@ def _findings(report: VerifyReport, volume: str, element: str, otherwise: Kind =
 
 def _check_document(path: Path, schema: str, report: VerifyReport) -> None:
     with _findings(report, "", path.name):
-        content = read_document(path)
+        try:
+            content = read_document(path)
+        except (FileNotFoundError, NotADirectoryError):
+            raise DamageError(f"{path}: expected metadata, found no file. Restore it from a copy.", "missing") from None
         unknown = content.keys() - load_schema(schema)["properties"].keys()
         if unknown and not is_sealed(path):  # the damaged name of a seal, say
             raise DamageError(
