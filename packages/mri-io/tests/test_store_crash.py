@@ -125,10 +125,12 @@ def test_killed_at_every_step(committed, server, tmp_path, operation):
 
 
 def test_killed_at_random_moments(committed, server, tmp_path):
-    """After each of 24 kills of a writer that never rests, every element is whole and of one writer."""
+    """After each of 24 or more kills of a writer that never rests, every element is whole and of one writer."""
     cohort = open_cohort(shutil.copytree(committed.path, tmp_path / "c"))
     rng, seen = np.random.default_rng(0), set()
-    for number in range(24):
+    for number in range(100):
+        if number >= 24 and len(seen) > 5:
+            break  # a slow machine needs more kills to meet different moments
         process = server.start(cohort, "endless", 1000 * (number + 1))
         time.sleep(rng.uniform(0, 0.2))
         os.kill(process, signal.SIGKILL)
