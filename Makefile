@@ -39,7 +39,7 @@ contracts: dev  ## import-linter: the layering of the packages
 	$(VENV)/bin/lint-imports
 
 unit: dev  ## pytest
-	OMP_WAIT_POLICY=passive $(PY) -m pytest
+	GOMP_SPINCOUNT=50000 $(PY) -m pytest
 
 bench-real: install  ## figures on real input (MRI_TEST_DATA), for docs/results.md
 	$(PY) benchmarks/real_data.py

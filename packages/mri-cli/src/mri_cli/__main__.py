@@ -63,9 +63,9 @@ def main() -> None:
 
     Every error of the packages carries ``exit_code`` (1 failed, 2 wrong use, 3 something to install).
     """
-    # OpenMP's threads wait by spinning, which slows training tenfold when anything else runs on the same cores.
-    # Torch's library reads this when it is loaded; a user's own choice stands.
-    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+    # Threads of GNU OpenMP wait by spinning, by default so long that training slows tenfold when anything else runs
+    # on the same cores. Torch's library reads this when it is loaded; a user's own choice stands.
+    os.environ.setdefault("GOMP_SPINCOUNT", "50000")
     try:
         app()
     except KeyboardInterrupt:
