@@ -22,6 +22,15 @@ MATRIX = (32, 24)
 EVERY = 2  # samples every other line
 
 
+@pytest.fixture(scope="module", autouse=True)
+def one_thread():
+    """Tiny arrays: threads would mostly wait for each other."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
+
+
 @pytest.fixture(scope="module")
 def shared(tmp_path_factory):
     """A cohort that tests only add to under names of their own."""
@@ -145,7 +154,7 @@ def rng():
     return np.random.default_rng(7)
 
 
-def test_a_network_from_its_checkpoint_alone(shared, checkpoint):
+def test_a_network_from_its_checkpoint_alone(shared, checkpoint, cli):
     network, config, _ = load_network(checkpoint)
     kind = config.model.coil_maps
     mask = MaskConfig(name="equispaced", acceleration=2, center_fraction=0.2)
@@ -168,6 +177,11 @@ def test_a_network_from_its_checkpoint_alone(shared, checkpoint):
         with torch.inference_mode():
             out = network(*(torch.from_numpy(a.astype(a.dtype.char.replace("D", "F"))) for a in arguments)).image
         np.testing.assert_allclose(made[number], scale * out[0].numpy(), rtol=1e-3, atol=1e-5)
+    sampling = ("--mask", "equispaced", "--acceleration", 2, "--center-fraction", 0.2)
+    again = cli("recon", "run", shared.path, "--checkpoint", checkpoint, *sampling, "--name", kind)
+    assert (again.status, again.out) == (0, f"reconstruct {kind}: 0 done, 3 skipped, 0 failed\n")
+    assert cli("recon", "run", shared.path, "--checkpoint", checkpoint, *sampling, "--replace").status == 0
+    assert volume["recon/varnet-equispaced-r2-c0.2"].provenance["weights_sha256"] == made.provenance["weights_sha256"]
     wrong = "none" if kind == "stored" else "espirit"
     with pytest.raises(ConfigError, match="Leave --maps out"):
         run(shared.path, checkpoint=checkpoint, maps=wrong)
