@@ -198,7 +198,9 @@ def test_a_task_that_kills_its_workers_fails_alone():
     with dask.config.set({"distributed.scheduler.allowed-failures": 0}):
         summary = run_tasks(work, range(3), scheduler="local:1", progress=False)
     assert [result["item"] for result in summary.results] == [0, 2]
-    assert [(f.item, f.error.partition(":")[0]) for f in summary.failures] == [(1, "KilledWorker")]
+    assert [(f.item, f.error.partition(",")[0]) for f in summary.failures] == [
+        (1, "every worker that took it was killed")
+    ]
 
 
 @pytest.mark.parametrize("name", ["locals", "local:0", "local:-1", "slurm", "tcp:", "", "127.0.0.1:8786"])

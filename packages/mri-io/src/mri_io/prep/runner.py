@@ -17,6 +17,11 @@ __all__ = ["PrepSummary", "TaskFailure", "run_tasks"]
 
 _log = logging.getLogger(__name__)
 
+KILLED = (
+    "every worker that took it was killed, most likely for want of memory. Use fewer workers (--scheduler local:1) "
+    "or a machine with more memory."
+)
+
 Task = Callable[[Any], dict[str, Any]]
 
 
@@ -207,4 +212,7 @@ def _run_on_dask(function: Task, items: Sequence[Any], scheduler: str, retries: 
                 yield position, _describe(ended) if isinstance(ended, BaseException) else ended
         for position in killed:  # alone: what killed the workers may have been another item in their queues
             ((_, ended),) = outcomes(submit([position]))
-            yield position, _describe(ended) if isinstance(ended, BaseException) else ended
+            if isinstance(ended, KilledWorker):
+                yield position, (KILLED, str(ended))
+            else:
+                yield position, _describe(ended) if isinstance(ended, BaseException) else ended
