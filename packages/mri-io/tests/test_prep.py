@@ -141,7 +141,7 @@ def test_nothing_to_do_is_no_error(scheduler):
     assert (summary.ok, summary.results) == (True, [])
 
 
-def test_local_workers_have_one_thread_each_and_this_process_keeps_its_own(monkeypatch):
+def test_local_workers_have_one_thread_and_keep_memory_and_this_process_its_own(monkeypatch):
     monkeypatch.setenv("OMP_NUM_THREADS", "7")
     monkeypatch.delenv("MKL_NUM_THREADS", raising=False)
 
@@ -155,12 +155,14 @@ def test_local_workers_have_one_thread_each_and_this_process_keeps_its_own(monke
         names = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS", "NUMBA_NUM_THREADS")
         return {
             "env": [os.environ.get(n) for n in names],
+            "trim": int(os.environ["MALLOC_TRIM_THRESHOLD_"]),
             "threads": get_worker().state.nthreads,
             "pid": os.getpid(),
         }
 
     found = run_tasks(look, range(4), scheduler="local:2", progress=False).results
     assert [result["env"] for result in found] == [["1"] * 4] * 4
+    assert min(result["trim"] for result in found) > 2**26  # dask's 64 KiB make arrays slow
     assert {result["threads"] for result in found} == {1}
     assert len({result["pid"] for result in found} - {os.getpid()}) == 2
     assert os.environ["OMP_NUM_THREADS"] == "7"
