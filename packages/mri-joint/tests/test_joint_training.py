@@ -152,6 +152,16 @@ def test_running_again_skips_and_another_network_is_refused(folder, finished):
     assert run(folder / "cohort", other.checkpoint, mask=MASK, name="again", part="test", replace=True).ok
 
 
+def test_the_result_is_named_after_the_mask_and_wrong_options_are_told_before_work(folder, finished):
+    made = run(folder / "cohort", finished.checkpoint, mask=MaskConfig(name="random", seed=3), part="test")
+    assert made.ok
+    volume = open_cohort(folder / "cohort").volumes("default", "test")[0]
+    assert {"recon/joint-random-r4-s3", "seg/joint-random-r4-s3"} <= set(volume.elements())
+    for wrong, told in (({"device": "cdua"}, "device: expected cpu, cuda"), ({"name": "a/b"}, "--name: element path")):
+        with pytest.raises(ConfigError, match=told):
+            run(folder / "cohort", finished.checkpoint, mask=MASK, part="test", **wrong)
+
+
 def test_commands(folder, finished, tmp_path: Path):
     cohort = str(folder / "cohort")
     runner = CliRunner()

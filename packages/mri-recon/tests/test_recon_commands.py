@@ -320,7 +320,7 @@ def test_masks_that_fit_nothing_are_refused(cohort):
         (["run", "--method", "cg-sense", "--set", "iterations=0"], 2, "iterations: Input should be greater than or"),
         (["run", "--method", "cg-sense", "--mask", "random", "--acceleration", "0.5"], 2, "mask: 1 problem(s):"),
         (["run", "--method", "cg-sense", "--mask", "random", "--mask-seed", "-1"], 2, "seed: Input should be greater"),
-        (["run", "--method", "cg-sense", "--name", "a b"], 2, "--name: element path: expected recon/<name>, a name of"),
+        (["run", "--method", "cg-sense", "--name", "a b"], 2, "--name: element path: expected recon/<name>, names of"),
         (
             ["run", "--method", "cg-sense", "--device", "cdua"],
             2,

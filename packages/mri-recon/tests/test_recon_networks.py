@@ -11,6 +11,7 @@ from mri_recon.data import ExampleTransform
 from mri_recon.losses import LOSSES
 from mri_recon.networks import VarNet, build_network
 from mri_recon.physics import combine, equispaced_mask, expand, fft2c, ifft2c
+from mri_recon.run import apply_network
 from mri_recon.testing import complex_normal
 
 LINES = torch.tensor([1.0, 0, 1, 0, 0, 1, 1, 1, 1, 1, 1, 0, 0, 1, 0, 1, 0, 0]).view(1, 1, 1, 18)
@@ -122,6 +123,15 @@ def test_the_scaling_of_the_input_is_undone_on_the_output() -> None:
     torch.testing.assert_close(one["target"], two["target"], rtol=1e-4, atol=1e-6)
     assert not torch.any(one["kspace"] * (1 - mask))
     torch.testing.assert_close(one["target"] * one["scale"][0, 0, 0], torch.from_numpy(sample["recon/reference"]))
+
+
+def test_a_trained_network_answers_in_the_units_of_each_slice() -> None:
+    model = network().eval()
+    kspace, mask, maps = example(batch=2)
+    units = torch.tensor([1.0, 1e-5])[:, None, None, None]
+    with torch.no_grad():
+        one, two = apply_network(model, kspace, mask, maps), apply_network(model, kspace * units, mask, maps)
+    torch.testing.assert_close(two, one * units[..., 0], rtol=1e-4, atol=1e-9)
 
 
 def test_overfitting_one_slice_beats_zero_filling_by_ten_decibels() -> None:

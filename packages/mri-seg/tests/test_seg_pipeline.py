@@ -138,5 +138,8 @@ def test_what_is_missing_is_named(cohort: Path, checkpoint: Path) -> None:
         evaluate(cohort, reference="seg/tissue", methods=["seg/nothing"])
     failed = run(cohort, checkpoint, inputs=("recon/nothing",), name="x", part="test")
     assert "recon/nothing" in failed.failures[0].error
+    for wrong, told in (({"device": "cdua"}, "device: expected cpu, cuda"), ({"name": "a/b"}, "--name: element path")):
+        with pytest.raises(ConfigError, match=told):
+            run(cohort, checkpoint, inputs=("recon/reference",), part="test", **wrong)
     with pytest.raises(ConfigError, match="unknown key"):
         config(2, "model.width=3")

@@ -7,35 +7,29 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from mri_io.prep import PrepSummary, prepare_cohort
+from mri_io.prep import LoadsOnce, PrepSummary, already_there, known_affine, prepare_cohort, result_path
 from mri_io.schema import Provenance
 from mri_io.store import Volume
+from mri_io.torch import check_device
 from mri_joint.errors import ConfigError
 from mri_joint.models import load_network
-from mri_recon.data import input_scale
-from mri_recon.run import MaskConfig, reconstruct_slices, stored_mask
-from mri_recon.writing import already_there, known_affine
+from mri_recon.run import MaskConfig, apply_network, reconstruct_slices, stored_mask
 from mri_seg.inference import predict
 
 __all__ = ["run"]
 
 
-class _ProcessVolume:
-    """Reconstruct and segment one volume; runs in a worker and loads the network once per process."""
+class _ProcessVolume(LoadsOnce):
+    """Reconstruct and segment one volume; runs in a worker."""
 
     def __init__(self, checkpoint: Path, name: str, mask: MaskConfig, options: dict[str, Any]) -> None:
         self.checkpoint, self.name, self.mask, self.options = checkpoint, name, mask, options
 
-    def __getstate__(self) -> dict[str, Any]:
-        return {key: value for key, value in self.__dict__.items() if key != "_loaded"}
-
-    def _load(self) -> Any:
-        if "_loaded" not in self.__dict__:
-            self._loaded = load_network(self.checkpoint, self.options["device"])
-        return self._loaded
+    def load(self) -> Any:
+        return load_network(self.checkpoint, self.options["device"])
 
     def __call__(self, volume: Volume) -> dict[str, Any]:
-        network, config, checkpoint = self._load()
+        network, config, checkpoint = self.loaded
         kspace, mask = volume["kspace"], stored_mask(volume, self.mask)
         maps = None
         if config.reconstruction.coil_maps == "stored":
@@ -54,9 +48,7 @@ class _ProcessVolume:
         if not present:
 
             def reconstruct(kspace: Tensor, mask: Tensor, maps: Tensor | None) -> Tensor:
-                scale = input_scale(kspace, maps)
-                image: Tensor = network.reconstruction(kspace / scale, mask, maps).image * scale[:, 0]
-                return image
+                return apply_network(network.reconstruction, kspace, mask, maps)
 
             images = np.stack(reconstruct_slices(reconstruct, kspace, mask, maps, self.options["device"]))
             affine = known_affine(volume, images.shape)
@@ -120,10 +112,14 @@ def run(
     ------
     FormatError
         When the checkpoint is none of a joint run.
+    ConfigError
+        For an unknown device, or a name that cannot be one.
     """
+    check_device(device, scheduler)
     load_network(checkpoint)
     chosen = mask or MaskConfig()
-    target = name or "-".join(item for item in ("joint", chosen.name) if item and item != "none")
+    target = name or "-".join(item for item in ("joint", chosen.stored_name) if item and item != "none")
+    result_path("recon", target)
     options = {"maps": maps, "device": device, "replace": replace}
     work = _ProcessVolume(Path(checkpoint).resolve(), target, chosen, options)
     return prepare_cohort(

@@ -8,13 +8,13 @@ import numpy as np
 import torch
 
 from mri_io.config import Config
-from mri_io.prep import PrepSummary, prepare_cohort
+from mri_io.prep import PrepSummary, already_there, prepare_cohort, result_path
 from mri_io.schema import Provenance
 from mri_io.store import Volume, mask_array
+from mri_io.torch import check_device
 from mri_recon.calibration import EspiritConfig, espirit
 from mri_recon.errors import ConfigError, FormatError
 from mri_recon.physics import calibration_region
-from mri_recon.writing import already_there, check_device, result_path
 
 __all__ = ["CALIBRATIONS", "calibrate"]
 

@@ -6,13 +6,15 @@ from typing import Any
 
 import numpy as np
 import torch
+from jaxtyping import Complex, Shaped
 from pydantic import Field
 from torch import Tensor
 
 from mri_io.config import Config, validate_config
-from mri_io.prep import PrepSummary, prepare_cohort
+from mri_io.prep import LoadsOnce, PrepSummary, already_there, known_affine, prepare_cohort, result_path
 from mri_io.schema import Provenance
 from mri_io.store import Element, Volume, mask_array
+from mri_io.torch import check_device
 from mri_io.training import Checkpoint, load_checkpoint
 from mri_recon.classical import cg_sense, zero_filled
 from mri_recon.config import RunConfig
@@ -20,13 +22,13 @@ from mri_recon.data import input_scale
 from mri_recon.errors import ConfigError, ElementNotFoundError
 from mri_recon.networks import build_network
 from mri_recon.physics import MASKS
-from mri_recon.writing import already_there, check_device, known_affine, result_path
 
 __all__ = [
     "METHODS",
     "CgSenseConfig",
     "MaskConfig",
     "ZeroFilledConfig",
+    "apply_network",
     "load_network",
     "reconstruct_slices",
     "run",
@@ -104,6 +106,24 @@ def load_network(path: str | Path, device: str = "cpu") -> tuple[torch.nn.Module
     return network.to(device).eval(), config, checkpoint
 
 
+def apply_network(
+    network: torch.nn.Module,
+    kspace: Complex[Tensor, "batch coil ky kx"],
+    mask: Tensor,
+    maps: Complex[Tensor, "batch map coil y x"] | None,
+) -> Shaped[Tensor, "batch y x"]:
+    """Return what a network makes of k-space in any units, in those units.
+
+    Parameters
+    ----------
+    network, kspace, mask, maps
+        See the network; it is given k-space divided by `mri_recon.data.input_scale`, as in training.
+    """
+    scale = input_scale(kspace, maps)
+    image: Tensor = network(kspace / scale, mask, maps).image
+    return image * scale[:, 0]
+
+
 def stored_mask(volume: Volume, config: MaskConfig) -> Element | None:
     """Return the mask element that a configuration names, made when it is a kind; None for all samples.
 
@@ -146,19 +166,14 @@ def _stored_maps(volume: Volume, name: str) -> Element | None:
     return volume[path]
 
 
-class _ReconstructVolume:
-    """Reconstruct one volume slice by slice; runs in a worker. Loads a network once per process."""
+class _ReconstructVolume(LoadsOnce):
+    """Reconstruct one volume slice by slice; runs in a worker."""
 
     def __init__(self, name: str, mask: MaskConfig, options: dict[str, Any]) -> None:
         self.name, self.mask, self.options = name, mask, options
 
-    def __getstate__(self) -> dict[str, Any]:
-        return {key: value for key, value in self.__dict__.items() if key != "_loaded"}
-
-    def _load(self) -> Any:
-        if "_loaded" not in self.__dict__:
-            self._loaded = load_network(self.options["checkpoint"], self.options["device"])
-        return self._loaded
+    def load(self) -> tuple[torch.nn.Module, RunConfig, Checkpoint]:
+        return load_network(self.options["checkpoint"], self.options["device"])
 
     def __call__(self, volume: Volume) -> dict[str, Any]:
         kspace = volume["kspace"]
@@ -166,15 +181,14 @@ class _ReconstructVolume:
         maps_name = self.options["maps"]
         reconstruct: Callable[[Tensor, Tensor, Tensor | None], Tensor]
         if self.options["checkpoint"]:
-            network, config, checkpoint = self._load()
+            network, config, checkpoint = self.loaded
             stored = config.model.coil_maps == "stored"
             maps_name = (maps_name or config.data.maps.partition("/")[2]) if stored else "none"
             settings: dict[str, Any] = {"model": config.model.model_dump(mode="json")}
             method, weights = f"network {config.model.name}", checkpoint.sha256
 
             def reconstruct(kspace: Tensor, mask: Tensor, maps: Tensor | None) -> Tensor:
-                scale = input_scale(kspace, maps)
-                return network(kspace / scale, mask, maps).image * scale[..., 0, 0]
+                return apply_network(network, kspace, mask, maps)
         else:
             method, weights = self.options["method"], None
             chosen: Config = self.options["config"]

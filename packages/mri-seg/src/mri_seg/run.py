@@ -5,9 +5,10 @@ from typing import Any
 
 import numpy as np
 
-from mri_io.prep import PrepSummary, prepare_cohort
+from mri_io.prep import LoadsOnce, PrepSummary, already_there, prepare_cohort, result_path
 from mri_io.schema import Provenance
 from mri_io.store import Volume, open_cohort
+from mri_io.torch import check_device
 from mri_seg.data import magnitude_channels
 from mri_seg.errors import ConfigError, ElementNotFoundError
 from mri_seg.inference import load_network, predict
@@ -15,22 +16,17 @@ from mri_seg.inference import load_network, predict
 __all__ = ["run"]
 
 
-class _SegmentVolume:
-    """Segment one volume; loads the network once per process."""
+class _SegmentVolume(LoadsOnce):
+    """Segment one volume; runs in a worker."""
 
     def __init__(self, checkpoint: Path, name: str, options: dict[str, Any], *, replace: bool) -> None:
         self.checkpoint, self.name, self.options, self.replace = checkpoint, name, options, replace
 
-    def __getstate__(self) -> dict[str, Any]:
-        return {key: value for key, value in self.__dict__.items() if key != "_loaded"}
-
-    def _load(self) -> Any:
-        if "_loaded" not in self.__dict__:
-            self._loaded = load_network(self.checkpoint, self.options["device"])
-        return self._loaded
+    def load(self) -> Any:
+        return load_network(self.checkpoint, self.options["device"])
 
     def __call__(self, volume: Volume) -> dict[str, Any]:
-        network, config, checkpoint = self._load()
+        network, config, checkpoint = self.loaded
         inputs: tuple[str, ...] = self.options["inputs"] or config.data.inputs
         if len(inputs) != len(config.data.inputs):
             raise ConfigError(
@@ -46,13 +42,8 @@ class _SegmentVolume:
             inputs=elements,
             weights_sha256=checkpoint.sha256,
         )
-        if volume.is_current(target, made) and not self.replace:
+        if already_there(volume, target, made, replace=self.replace):
             return {"status": "skipped", "volume": volume.id}
-        if target in volume and not self.replace:
-            raise ConfigError(
-                f"{volume.path}: {target} exists and was made by another network or from other inputs. "
-                "Choose another --name, or --replace it."
-            )
         sample = {element.path: element.numpy() for element in elements}
         images = magnitude_channels(sample, inputs).transpose(0, 1)
         labels = predict(network, images, window=self.options["window"]).numpy()
@@ -111,16 +102,20 @@ def run(
     ------
     FormatError
         When the checkpoint is none of a segmentation run.
+    ConfigError
+        For an unknown device, or a name that cannot be one.
     ElementNotFoundError
         When no volume is chosen.
     """
+    check_device(device, scheduler)
     _, config, _ = load_network(checkpoint)
     chosen = inputs or config.data.inputs
     opened = open_cohort(cohort)
     if not opened.volumes(split, part):
         raise ElementNotFoundError(f"{opened.path}: no volumes (split {split!r}, part {part!r}).")
     target = name or f"{config.model.name}-{chosen[0].partition('/')[2]}"
+    result_path("seg", target)
     work = _SegmentVolume(
-        Path(checkpoint), target, {"inputs": inputs, "window": window, "device": device}, replace=replace
+        Path(checkpoint).resolve(), target, {"inputs": inputs, "window": window, "device": device}, replace=replace
     )
     return prepare_cohort(opened, work, split=split, part=part, scheduler=scheduler, description=f"segment {target}")

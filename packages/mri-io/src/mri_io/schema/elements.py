@@ -117,8 +117,8 @@ class ElementType:
         Version of this type's layout, independent of the store's.
     arrays
         Its arrays by name; nearly all types have the single array ``"data"``.
-    named
-        Whether a path has a second component.
+    names
+        What follows the type in a path: ``("name",)`` of ``recon/<name>``; no element lies within another.
     image_like
         Whether elements may carry an affine.
     labelled
@@ -136,7 +136,7 @@ class ElementType:
     name: str
     version: int
     arrays: Mapping[str, ArrayType]
-    named: bool = True
+    names: tuple[str, ...] = ("name",)
     image_like: bool = False
     labelled: bool = False
     finite: bool = True
@@ -177,10 +177,10 @@ ELEMENT_TYPES: dict[str, ElementType] = {
                 codec="raw",
                 inner=3,
             ),
-            named=False,
+            names=(),
             attributes={"centred": True, "norm": "ortho"},
         ),
-        ElementType("noise", 1, _one(("coil", "sample"), dtypes=("complex64",), codec="raw", inner=None), named=False),
+        ElementType("noise", 1, _one(("coil", "sample"), dtypes=("complex64",), codec="raw", inner=None), names=()),
         ElementType(
             "mask",
             1,
@@ -217,7 +217,12 @@ ELEMENT_TYPES: dict[str, ElementType] = {
             finite=False,
             required=("unit",),
         ),
-        ElementType("emb", 1, _one(("slice", "channel", "ey", "ex"), dtypes=("float16",), codec="raw", inner=3)),
+        ElementType(
+            "emb",
+            1,
+            _one(("slice", "channel", "ey", "ex"), dtypes=("float16",), codec="raw", inner=3),
+            names=("model", "layer"),
+        ),
         ElementType(
             "prompts",
             1,
@@ -244,18 +249,19 @@ def element_type(path: str) -> ElementType:
     Raises
     ------
     SchemaError
-        When the path is not ``kspace`` or ``<type>/<name>`` with a known type and a plain name.
+        When the path is not ``kspace``, ``<type>/<name>`` or ``emb/<model>/<layer>`` with a known type and plain names.
 
     Examples
     --------
     >>> element_type("recon/cg-sense-r4").name
     'recon'
     """
-    kind, separator, name = path.partition("/")
+    kind, *names = path.split("/")
     found = ELEMENT_TYPES.get(kind)
     if found is None:
         raise SchemaError(expected_got("element type", expected=tuple(ELEMENT_TYPES), got=repr(kind), where=path))
-    if found.named != bool(separator) or (separator and not is_path(name)):
-        form = f"{kind}/<name>, a name of letters, digits, '-', '_' and '.'" if found.named else kind
+    if len(names) != len(found.names) or not is_path(path):
+        form = "/".join((kind, *(f"<{name}>" for name in found.names)))
+        form += ", names of letters, digits, '-', '_' and '.'" if found.names else ""
         raise SchemaError(expected_got("element path", expected=form, got=repr(path)))
     return found

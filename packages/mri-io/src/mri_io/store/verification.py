@@ -236,7 +236,7 @@ class _Volume:
     def _check_rules(self, element: Element, siblings: dict[str, Element]) -> None:
         """Check names, arrays, affine and what must hold between elements."""
         kind, where = ELEMENT_TYPES[element.type], str(element.folder)
-        expected = "/".join((kind.name, element.attributes["name"])) if kind.named else kind.name
+        expected = "/".join((kind.name, element.attributes["name"])) if kind.names else kind.name
         if expected != element.path:
             raise DamageError(f"{where}: its attributes name another element, {expected!r}.", "metadata")
         absent = {name for name, spec in kind.arrays.items() if not spec.optional} - element.arrays.keys()

@@ -1,34 +1,49 @@
-"""What a result may be called, when it is there already, and which affine it gets."""
+"""Work that writes one result per volume: its name, whether it is there already, its affine, what it loads."""
+
+from typing import Any
 
 import numpy as np
-import torch
 
-from mri_io.errors import SchemaError
+from mri_io.errors import ConfigError, SchemaError
 from mri_io.schema import Provenance
 from mri_io.schema.elements import element_type
 from mri_io.store import Volume
-from mri_recon.errors import ConfigError
 
-__all__ = ["already_there", "check_device", "known_affine", "result_path"]
+__all__ = ["LoadsOnce", "already_there", "known_affine", "result_path"]
+
+
+class LoadsOnce:
+    """Base of per-volume work that loads a network: once in each process, and never sent from one to another."""
+
+    def load(self) -> Any:
+        """Load what the work needs."""
+        raise NotImplementedError
+
+    @property
+    def loaded(self) -> Any:
+        """What `load` returned, the first time in this process."""
+        if "_loaded" not in self.__dict__:
+            self._loaded = self.load()
+        return self._loaded
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Leave out what each process loads for itself."""
+        return {key: value for key, value in self.__dict__.items() if key != "_loaded"}
 
 
 def result_path(kind: str, name: str) -> str:
-    """Return the path of a result; ConfigError, before anything is computed, when it cannot be one."""
+    """Return the path of a result, ``<kind>/<name>``.
+
+    Raises
+    ------
+    ConfigError
+        When it cannot be one: to be known before anything is computed.
+    """
     try:
         element_type(f"{kind}/{name}")
     except SchemaError as error:
         raise ConfigError(f"--name: {error}") from None
     return f"{kind}/{name}"
-
-
-def check_device(device: str, scheduler: str) -> None:
-    """Raise ConfigError when a device is unknown, or not there where the work is done on this machine."""
-    try:
-        kind = torch.device(device).type
-    except RuntimeError:
-        raise ConfigError(f"device: expected cpu, cuda, cuda:1, ..., got {device!r}.") from None
-    if kind == "cuda" and "://" not in scheduler and not torch.cuda.is_available():
-        raise ConfigError("device: cuda: PyTorch finds no CUDA device on this machine. Use --device cpu.")
 
 
 def already_there(volume: Volume, path: str, made: Provenance, *, replace: bool) -> bool:
@@ -49,7 +64,7 @@ def already_there(volume: Volume, path: str, made: Provenance, *, replace: bool)
     )
 
 
-def known_affine(volume: Volume, shape: tuple[int, int, int]) -> np.ndarray | None:
+def known_affine(volume: Volume, shape: tuple[int, ...]) -> np.ndarray | None:
     """Return the affine of any image, reconstruction or label map of the volume on a grid, None when unknown."""
     for element in volume.elements().values():
         if element.affine is not None and element.shape == shape:
