@@ -66,8 +66,8 @@ def brain() -> dict[str, object]:
 
 def cardiac() -> dict[str, object]:
     """Train the segmenter on a hundred frames of all patients; measure it on patients held out."""
-    frames, cohort = OUT / "cardiac-frames", OUT / "cardiac"
-    for folder in (frames, cohort):
+    frames, cohort, out = OUT / "cardiac-frames", OUT / "cardiac", OUT / "cardiac-run"
+    for folder in (frames, cohort, out):
         shutil.rmtree(folder, ignore_errors=True)
     patients: dict[str, list[Path]] = {}
     for image in sorted((DATA / "cardiac_cine" / "Images").rglob("*.png")):
@@ -91,7 +91,7 @@ def cardiac() -> dict[str, object]:
     config = load_config(RunConfig, ROOT / "recipes" / "unet-cine.yaml")
     image, labels = config.data.inputs[0], config.data.labels
     start = time.perf_counter()
-    run = train_segmenter(cohort, config, OUT / "cardiac-run")
+    run = train_segmenter(cohort, config, out)
     trained = time.perf_counter() - start
     assert segment(cohort, run.checkpoint, name="unet", part="test").ok
     table = evaluate_segmentation(cohort, reference=labels, methods=["seg/unet"], part="test")

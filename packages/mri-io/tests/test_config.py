@@ -94,6 +94,8 @@ def test_files_that_are_no_configuration(tmp_path: Path, content: bytes):
 def test_missing_file_and_empty_file(tmp_path: Path):
     with pytest.raises(ConfigError, match="no such configuration file"):
         load_config(Run, tmp_path / "none.yaml")
+    with pytest.raises(ConfigError, match="expected a readable YAML file"):
+        load_config(Run, tmp_path)
     empty = tmp_path / "empty.yaml"
     empty.write_text("# nothing\n")
     assert load_config(Run, empty) == Run()

@@ -223,8 +223,25 @@ def test_a_metric_that_is_not_logged_is_named(tmp_path: Path):
 
 def test_loss_that_is_not_finite_stops_the_run(tmp_path: Path):
     with pytest.raises(NonFiniteError, match=r"training loss at step 15: expected a finite number, got nan"):
-        toy.run(tmp_path / "run", configure("poison_step=12"))
+        toy.run(tmp_path / "run", configure("poison_step=12", "training.checkpoint_every=50"))
     assert not (tmp_path / "run/model.ckpt").exists()
+
+
+def test_weights_that_are_not_finite_never_replace_good_ones(tmp_path: Path):
+    with pytest.raises(NonFiniteError, match=r"weights at step 14: \S+: expected finite numbers"):
+        toy.run(tmp_path / "run", configure("poison_step=12", "training.log_every=50", "training.checkpoint_every=7"))
+    weights = load_checkpoint(tmp_path / "run/last.ckpt").state_dict
+    assert all(torch.isfinite(weight).all() for weight in weights.values())
+    assert load_checkpoint(tmp_path / "run/last.ckpt").step == 7
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="there is a device")
+@pytest.mark.parametrize(
+    "settings", [("training.accelerator=gpu",), ("training.accelerator=cuda", "training.devices=2")]
+)
+def test_a_device_that_is_not_there_is_named_before_training(tmp_path: Path, settings: tuple[str, ...]):
+    with pytest.raises(ConfigError, match=r"training\.accelerator: (gpu|cuda).* finds 0 CUDA device"):
+        toy.run(tmp_path / "run", configure(*settings))
 
 
 def test_missing_logger_is_an_error_before_training(tmp_path: Path, monkeypatch):

@@ -78,6 +78,22 @@ def test_voxel_size_comes_from_the_affine_in_the_order_of_the_array() -> None:
     assert voxel_size_mm(None) is None
 
 
+def test_without_an_affine_distances_stay_within_slices() -> None:
+    square = np.zeros((1, 20, 20), np.uint8)
+    square[0, 4:12, 4:12] = 1
+    moved = np.roll(square, 3, axis=2)
+    empty = np.zeros_like(square)
+    # In three dimensions the first slice's square would be one voxel from the equal one in the second.
+    p, r = np.concatenate([square, moved, empty]), np.concatenate([moved, moved, square])
+    (row,) = volume_metrics(p, r, {1: "one"}, None)
+    masks = square[0] == 1, moved[0] == 1
+    assert hausdorff95(*masks, (1.0, 1.0)) == pytest.approx(3.0)
+    assert row["hd95"] == pytest.approx(3.0 / 2)
+    assert row["asd"] == pytest.approx(average_surface_distance(*masks, (1.0, 1.0)) / 2)
+    (nothing,) = volume_metrics(empty, square, {1: "one"}, None)
+    assert nothing["hd95"] is None
+
+
 def test_grids_must_agree() -> None:
     with pytest.raises(ShapeError, match="reference's shape"):
         dice(np.zeros((2, 2), bool), np.zeros((2, 3), bool))

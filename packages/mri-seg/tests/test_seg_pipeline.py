@@ -9,6 +9,7 @@ import torch
 from mri_io import open_cohort
 from mri_io.config import load_config
 from mri_io.errors import ConfigError
+from mri_io.schema import Provenance
 from mri_io.testing import tiny_cohort
 from mri_seg.config import AugmentConfig, LossConfig, MonaiUnetConfig, RunConfig
 from mri_seg.data import augment
@@ -18,7 +19,7 @@ from mri_seg.inference import load_network, predict
 from mri_seg.losses import SegmentationLoss
 from mri_seg.networks import build_network, normalise_images
 from mri_seg.run import run
-from mri_seg.training import train
+from mri_seg.training import SegmentationTask, label_names, train
 
 
 @pytest.fixture(scope="module")
@@ -122,12 +123,26 @@ def test_a_result_of_other_weights_is_not_overwritten_unasked(cohort: Path, chec
     assert run(cohort, other, name="kept", part="test", replace=True).count("done") == 1
 
 
-def test_a_seed_makes_a_run_repeatable_and_an_interrupted_one_continues(cohort: Path, tmp_path: Path) -> None:
+def test_a_seed_makes_a_run_repeatable_and_an_interrupted_one_continues(
+    cohort: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     def weights(out: Path) -> dict[str, torch.Tensor]:
         return load_network(out / "model.ckpt")[0].state_dict()
 
     train(cohort, config(6), tmp_path / "a")
-    train(cohort, config(6), tmp_path / "b")
+    step = SegmentationTask.training_step
+
+    def stopping(self: SegmentationTask, batch: dict[str, torch.Tensor], index: int) -> torch.Tensor:
+        if self.global_step == 4:
+            raise InterruptedError
+        return step(self, batch, index)
+
+    often = "training.checkpoint_every=2"
+    with monkeypatch.context() as patch:
+        patch.setattr(SegmentationTask, "training_step", stopping)
+        with pytest.raises(InterruptedError):
+            train(cohort, config(6, often), tmp_path / "b")
+    assert train(cohort, config(6, often), tmp_path / "b").resumed_from == 4
     assert all(torch.equal(v, weights(tmp_path / "b")[k]) for k, v in weights(tmp_path / "a").items())
     train(cohort, config(6, "training.seed=1"), tmp_path / "c")
     assert any(not torch.equal(v, weights(tmp_path / "c")[k]) for k, v in weights(tmp_path / "a").items())
@@ -143,3 +158,37 @@ def test_what_is_missing_is_named(cohort: Path, checkpoint: Path) -> None:
             run(cohort, checkpoint, inputs=("recon/reference",), part="test", **wrong)
     with pytest.raises(ConfigError, match="unknown key"):
         config(2, "model.width=3")
+
+
+def relabelled(path: Path, names: list[dict[int, str]], known: list[bool]) -> Path:
+    """Make a cohort whose volumes have the label map seg/other with these names, with or without its affine."""
+    cohort = tiny_cohort(path, subjects=len(names))
+    for volume, labels, placed in zip(cohort.volumes(), names, known, strict=True):
+        data = np.minimum(volume["seg/tissue"].numpy(), max(labels)).astype(np.uint8)
+        made = Provenance.of("test", "relabel")
+        affine = volume["seg/tissue"].affine if placed else None
+        volume.write("seg/other", data, dims=("slice", "y", "x"), labels=labels, affine=affine, provenance=made)
+    return cohort.path
+
+
+def test_labels_that_contradict_each_other_are_refused(tmp_path: Path) -> None:
+    mixed = [{1: "grey", 2: "white"}, {1: "white", 2: "grey"}, {1: "grey"}, {1: "grey"}]
+    cohort = relabelled(tmp_path / "mixed", mixed, [True] * 4)
+    with pytest.raises(ConfigError, match=r"seg/other: label 1 is 'grey' in \S+ and 'white' in"):
+        label_names(cohort, "seg/other", "default")
+    more = [{1: "grey"}, {1: "grey"}, {1: "grey", 2: "white"}, {1: "grey"}]
+    cohort = relabelled(tmp_path / "more", more, [True] * 4)
+    with pytest.raises(ConfigError, match=r"expected the labels \[1\] of the training, got also \[2\]"):
+        train(cohort, config(2, "data.labels=seg/other"), tmp_path / "run")
+    with pytest.raises(ConfigError, match=r"expected ids 1, 2, \.\.\. without gaps, got \[2\]"):
+        config(2, "labels={2: white}")
+
+
+def test_distances_in_pixels_and_in_millimetres_are_not_averaged(tmp_path: Path) -> None:
+    names = [{1: "grey", 2: "white"}] * 2
+    mixed = relabelled(tmp_path / "mixed", names, [False, True])
+    with pytest.raises(ConfigError, match="1 of 2 have none"):
+        evaluate(mixed, reference="seg/other", methods=["seg/tissue"], part=None)
+    pixels = relabelled(tmp_path / "pixels", names, [False, False])
+    table = evaluate(pixels, reference="seg/other", methods=["seg/tissue"], part=None)
+    assert table["metrics"]["hd95"]["unit"] == "pixel"

@@ -2,7 +2,7 @@
 
 from typing import Literal
 
-from pydantic import Field
+from pydantic import Field, field_validator
 
 from mri_io.config import Config
 from mri_io.training import TrainingConfig
@@ -64,3 +64,10 @@ class RunConfig(Config):
     training: TrainingConfig = TrainingConfig(
         steps=1000, batch_size=6, learning_rate=2e-3, schedule="onecycle", validate_every=200, val_batch_size=6
     )
+
+    @field_validator("labels")
+    @classmethod
+    def _without_gaps(cls, labels: dict[int, str] | None) -> dict[int, str] | None:
+        if labels is not None and (not labels or sorted(labels) != list(range(1, len(labels) + 1))):
+            raise ValueError(f"expected ids 1, 2, ... without gaps, got {sorted(labels)}")
+        return labels

@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from mri_io.store import open_cohort
-from mri_seg.errors import ElementNotFoundError, ShapeError
+from mri_seg.errors import ConfigError, ElementNotFoundError, ShapeError
 from mri_seg.metrics import METRICS, volume_metrics
 from mri_seg.metrics.volume import voxel_size_mm
 
@@ -47,6 +47,8 @@ def evaluate(
         When a volume lacks an element; nothing is left out silently.
     ShapeError
         When label maps are on different grids.
+    ConfigError
+        When some volumes have an affine and others have none.
     """
     opened = open_cohort(cohort)
     volumes = opened.volumes(split, part)
@@ -56,11 +58,16 @@ def evaluate(
         raise ElementNotFoundError(f"{opened.path} (split {split!r}, part {part!r}): {what}.")
     rows: list[dict[str, Any]] = []
     inputs = []
-    in_mm = True
+    without = [v.id for v in volumes if v[reference].affine is None]
+    if without and len(without) < len(volumes):
+        raise ConfigError(
+            f"{opened.path}: {reference}: expected an affine in all volumes or in none, since distances in mm and in "
+            f"pixels have no common mean; {len(without)} of {len(volumes)} have none, e.g. {without[0]}. "
+            "Evaluate them apart."
+        )
     for volume in volumes:
         truth = volume[reference]
         spacing = voxel_size_mm(truth.affine)
-        in_mm = in_mm and spacing is not None
         names = {number: str(entry["name"]) for number, entry in truth.labels.items()}
         target = truth.numpy()
         inputs.append({"path": f"{volume.id}/{reference}", "commit": truth.commit})
@@ -73,7 +80,7 @@ def evaluate(
             inputs.append({"path": f"{volume.id}/{method}", "commit": element.commit})
             base = {"volume_id": volume.id, "subject_id": volume.subject_id, "method": method}
             rows += [base | row for row in volume_metrics(element.numpy(), target, names, spacing)]
-    metrics = METRICS if in_mm else {key: {**m, "unit": m["unit"] and "voxel"} for key, m in METRICS.items()}
+    metrics = {key: {**m, "unit": m["unit"] and "pixel"} for key, m in METRICS.items()} if without else METRICS
     config = {"reference": reference, "methods": list(methods), "split": split, "part": part}
     opened.write_evaluation(name, task="seg", rows=rows, metrics=metrics, config=config, inputs=inputs)
     evaluation: dict[str, Any] = opened.evaluations()[name]

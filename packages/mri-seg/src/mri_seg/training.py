@@ -12,7 +12,7 @@ from mri_io.training import TrainResult, make_optimizer, set_seed
 from mri_io.training import train as train_task
 from mri_seg.config import RunConfig
 from mri_seg.data import ExampleTransform
-from mri_seg.errors import ElementNotFoundError
+from mri_seg.errors import ConfigError, ElementNotFoundError
 from mri_seg.losses import SegmentationLoss
 from mri_seg.networks import build_run_network
 
@@ -47,18 +47,17 @@ class SegmentationTask(LightningModule):
         logits = self.network(batch["image"])
         size = len(batch["labels"])
         self.log("val/loss", self.loss(logits, batch["labels"]), batch_size=size, sync_dist=True)
-        predicted = logits.argmax(dim=1)
-        for number in self.labels:
-            p, r = predicted == number, batch["labels"] == number
-            self._overlap[0, number - 1] += 2 * float((p & r).sum())
-            self._overlap[1, number - 1] += float(p.sum() + r.sum())
+        predicted, labels = logits.argmax(dim=1), batch["labels"]
+        for column, number in enumerate(self.labels):
+            p, r = predicted == number, labels == number
+            self._overlap[:, column] += torch.stack([2 * (p & r).sum(), p.sum() + r.sum()]).cpu()
 
     def on_validation_epoch_end(self) -> None:
         """Log the Dice of all validation slices together, averaged over the classes that occur."""
-        present = self._overlap[1] > 0
+        overlap = self.trainer.strategy.reduce(self._overlap.to(self.device), reduce_op="sum")
+        present = overlap[1] > 0
         if present.any():
-            dice = (self._overlap[0] / self._overlap[1].clamp_min(1))[present].mean()
-            self.log("val/dice", dice.to(self.device), prog_bar=True, sync_dist=True)
+            self.log("val/dice", (overlap[0] / overlap[1].clamp_min(1))[present].mean(), prog_bar=True)
         self._overlap.zero_()
 
     def configure_optimizers(self) -> Any:
@@ -73,17 +72,39 @@ def label_names(cohort: str | Path, path: str, split: str, part: str = "train") 
     ------
     ElementNotFoundError
         When no volume has the element, or the ids are not 1 .. n.
+    ConfigError
+        When two volumes name the same id differently.
     """
     found: dict[int, str] = {}
+    first: dict[int, str] = {}
     for volume in open_cohort(cohort).volumes(split, part):
-        if path in volume:
-            found |= {number: entry["name"] for number, entry in volume[path].labels.items()}
+        for number, entry in (volume[path].labels if path in volume else {}).items():
+            name = found.setdefault(number, entry["name"])
+            first.setdefault(number, volume.id)
+            if name != entry["name"]:
+                raise ConfigError(
+                    f"{cohort}: {path}: label {number} is {name!r} in {first[number]} and {entry['name']!r} in "
+                    f"{volume.id}. Declare the same labels in all volumes."
+                )
     if not found or sorted(found) != list(range(1, len(found) + 1)):
         raise ElementNotFoundError(
             f"{cohort}: {path}: expected declared label ids 1, 2, ... without gaps in the volumes of part {part!r}, "
             f"got {sorted(found) or 'none'}."
         )
     return dict(sorted(found.items()))
+
+
+def _check_ids(cohort: str | Path, config: RunConfig) -> None:
+    """Raise ConfigError when a volume declares an id that the network has no channel for."""
+    known, path = config.labels or {}, config.data.labels
+    for part in ("train", "val"):
+        for volume in open_cohort(cohort).volumes(config.data.split, part):
+            unknown = sorted(set(volume[path].labels) - set(known)) if path in volume else []
+            if unknown:
+                raise ConfigError(
+                    f"{volume.path}: {path}: expected the labels {sorted(known)} of the training, got also {unknown}. "
+                    "Name them in `labels` of the configuration, or leave the volume out."
+                )
 
 
 def train(cohort: str | Path, config: RunConfig, out: str | Path) -> TrainResult:
@@ -107,7 +128,7 @@ def train(cohort: str | Path, config: RunConfig, out: str | Path) -> TrainResult
     ElementNotFoundError
         When elements, labels or the split are missing.
     ConfigError
-        When `out` holds a run of another configuration.
+        When `out` holds a run of another configuration, or volumes declare labels that are not to be learnt.
     """
     data = config.data
     split = open_cohort(cohort).split(data.split)
@@ -125,6 +146,7 @@ def train(cohort: str | Path, config: RunConfig, out: str | Path) -> TrainResult
 
     if config.labels is None:
         config = config.model_copy(update={"labels": label_names(cohort, data.labels, data.split)})
+    _check_ids(cohort, config)
     set_seed(config.training.seed)
     task = SegmentationTask(config)
     return train_task(

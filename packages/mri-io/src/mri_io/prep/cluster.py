@@ -118,6 +118,10 @@ def _workers(number: int) -> Iterator[Any]:
             ) as cluster,
         ):
             yield cluster
+    except KeyboardInterrupt:
+        for handler in logging.getLogger("distributed").handlers:
+            handler.setLevel(logging.CRITICAL)  # connections cut in the middle complain until the process ends
+        raise
     finally:
         for name, value in kept.items():
             if value is None:

@@ -89,7 +89,6 @@ def volume_panel(
     reference = "recon/reference" if "recon/reference" in paths else None
     shape = elements[reference].shape if reference else images[0].shape
     images = sorted((e for e in images if e.shape == shape), key=lambda e: (e.path != reference, e.path))
-    # An image that is only in other units (root sum of squares from the file) cannot be compared by error.
     number = shape[0] // 2 if position is None else min(position, shape[0] - 1)
     segs = {path: e for path, e in elements.items() if e.type == "seg" and e.shape == shape}
     shown: dict[str, np.ndarray] = {}

@@ -25,6 +25,8 @@ def check_device(device: str, scheduler: str = "sync") -> None:
     try:
         kind = torch.device(device).type
     except RuntimeError:
-        raise ConfigError(f"device: expected cpu, cuda, cuda:1, ..., got {device!r}.") from None
+        kind = None
+    if kind not in ("cpu", "cuda"):
+        raise ConfigError(f"device: expected cpu, cuda, cuda:1, ..., got {device!r}.")
     if kind == "cuda" and "://" not in scheduler and not torch.cuda.is_available():
         raise ConfigError("device: cuda: PyTorch finds no CUDA device on this machine. Use --device cpu.")

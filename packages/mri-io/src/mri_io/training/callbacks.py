@@ -1,5 +1,6 @@
 """Lightning callbacks that make a run repeatable and resumable to the bit."""
 
+import os
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -9,11 +10,14 @@ from lightning.pytorch import Callback, LightningModule, Trainer
 from lightning.pytorch.callbacks import WeightAveraging
 
 from mri_io.errors import ConfigError, NonFiniteError
+from mri_io.store.durable import flush_folder
 from mri_io.training.checkpoint import write_checkpoint
 from mri_io.training.config import TrainingConfig
 from mri_io.training.seeding import set_seed
 
 __all__ = ["BestWeights", "MovingAverage", "RunState", "StepSeed"]
+
+_REMEDY = "Lower training.learning_rate, set training.gradient_clip, or check the data for NaN."
 
 
 class StepSeed(Callback):
@@ -41,8 +45,7 @@ class StepSeed(Callback):
         loss = outputs.get("loss") if isinstance(outputs, dict) else outputs
         if isinstance(loss, torch.Tensor) and not torch.isfinite(loss).all():
             raise NonFiniteError(
-                f"training loss at step {step}: expected a finite number, got {loss.item()}. "
-                "Lower training.learning_rate, set training.gradient_clip, or check the data for NaN."
+                f"training loss at step {step}: expected a finite number, got {loss.item()}. {_REMEDY}"
             )
 
 
@@ -94,25 +97,35 @@ class RunState(Callback):
         step = trainer.global_step
         due = step > self.start_step and step % self.config.checkpoint_every == 0
         if due and batch_idx % self.config.accumulate == 0:
-            self._save(trainer)
+            self._save(trainer, pl_module)
 
     def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Save the end of the run, before the moving average replaces the weights."""
         self._complete = True
-        self._save(trainer)
+        self._save(trainer, pl_module)
 
     def on_save_checkpoint(self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]) -> None:
         """Add the description and leave out Lightning's loop state."""
         checkpoint.pop("loops", None)
         checkpoint["mri"] = self.header(trainer.global_step, self._complete)
 
-    def _save(self, trainer: Trainer) -> None:
+    def _save(self, trainer: Trainer, task: LightningModule) -> None:
+        for name, weight in task.named_parameters():
+            if not torch.isfinite(weight).all():
+                # Before anything is written: last.ckpt stays the one before the weights were lost.
+                raise NonFiniteError(
+                    f"weights at step {trainer.global_step}: {name}: expected finite numbers, got NaN or infinity. "
+                    f"{_REMEDY}"
+                )
         for prepare in self.before_save:
             prepare()
         temporary = self.path.with_name(f".{self.path.name}.tmp")
         trainer.save_checkpoint(temporary, weights_only=False)
         if trainer.is_global_zero:
+            with temporary.open("rb") as file:
+                os.fsync(file.fileno())
             temporary.replace(self.path)
+            flush_folder(self.path.parent)
         trainer.strategy.barrier("last.ckpt")
 
 

@@ -32,8 +32,10 @@ class TrainingConfig(Config):
     warmup_steps: int = Field(0, ge=0, description="linear rise of the learning rate; not with onecycle")
     gradient_clip: float | None = Field(None, gt=0, description="largest allowed norm of the whole gradient")
     accumulate: int = Field(1, gt=0, description="batches whose gradients are averaged into one step")
-    precision: Literal["32-true", "16-mixed", "bf16-mixed", "64-true"] = "32-true"
-    accelerator: str = "auto"
+    precision: Literal["32-true", "16-mixed", "bf16-mixed"] = "32-true"
+    accelerator: Literal["auto", "cpu", "gpu", "cuda"] = Field(
+        "auto", description="auto: a CUDA device if there is one, else the CPU"
+    )
     devices: int | Literal["auto"] = 1
     num_workers: int = Field(0, ge=0, description="loading processes per device; 0 loads in the main process")
     seed: int = Field(0, ge=0)

@@ -15,6 +15,7 @@ from lightning.pytorch.utilities import rank_zero_only
 from lightning.pytorch.utilities.model_helpers import is_overridden
 
 from mri_io.config import config_hash
+from mri_io.errors import ConfigError
 from mri_io.training.callbacks import BestWeights, MovingAverage, RunState, StepSeed
 from mri_io.training.checkpoint import SplitLike, make_header, read_raw
 from mri_io.training.config import TrainingConfig
@@ -98,7 +99,8 @@ def train(
     Raises
     ------
     ConfigError
-        If `out` holds a run of another configuration, split or kind; the message lists the keys.
+        If `out` holds a run of another configuration, split or kind; the message lists the keys. If a device is
+        asked for that is not there.
     NonFiniteError
         If the loss becomes NaN or infinite.
     MissingPackageError
@@ -157,8 +159,7 @@ class _Run:
             steps_done=lambda: holder[0].global_step,
         )
         trainer = Trainer(
-            accelerator=settings.accelerator,
-            devices=settings.devices,
+            **_devices(settings),
             precision=settings.precision,
             max_epochs=-1,
             max_steps=settings.steps,
@@ -215,6 +216,19 @@ class _Run:
         if settings.progress:
             callbacks.append(ProgressReport(self.folder.path.name, start, settings.steps))
         return callbacks
+
+
+def _devices(settings: TrainingConfig) -> dict[str, Any]:
+    """Return where Lightning is to train; ConfigError when that is not there."""
+    present = torch.cuda.device_count() if torch.cuda.is_available() else 0
+    # "auto" of Lightning would take Apple's MPS, which lacks the double precision of the augmentation.
+    wanted = {"auto": "cuda" if present else "cpu", "gpu": "cuda"}.get(settings.accelerator, settings.accelerator)
+    if wanted == "cuda" and (not present or (settings.devices != "auto" and settings.devices > present)):
+        raise ConfigError(
+            f"training.accelerator: {settings.accelerator} with training.devices: {settings.devices}: PyTorch finds "
+            f"{present} CUDA device(s) on this machine. Set training.accelerator=cpu, or fewer devices."
+        )
+    return {"accelerator": wanted, "devices": settings.devices}
 
 
 @contextmanager

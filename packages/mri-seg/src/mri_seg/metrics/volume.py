@@ -1,6 +1,6 @@
 """All metrics of a volume, per class."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 import numpy as np
 
@@ -48,7 +48,8 @@ def volume_metrics(
     labels
         Ids and names of the classes.
     spacing_mm
-        Voxel size (slice, y, x); None gives distances in voxels, which the caller must say.
+        Voxel size (slice, y, x). None, where neither the distance of slices nor whether they are neighbours in space
+        is known, gives the mean over slices of distances within the slice, in pixels, which the caller must say.
 
     Returns
     -------
@@ -56,7 +57,6 @@ def volume_metrics(
         With the keys ``label``, ``dice``, ``iou``, ``hd95``, ``asd``; None where a metric is undefined.
     """
     same_shape(prediction, reference)
-    spacing = tuple(spacing_mm) if spacing_mm is not None else (1.0,) * prediction.ndim
     rows: list[dict[str, float | str | None]] = []
     for number, name in labels.items():
         p, r = prediction == number, reference == number
@@ -65,8 +65,18 @@ def volume_metrics(
                 "label": name,
                 "dice": dice(p, r),
                 "iou": iou(p, r),
-                "hd95": hausdorff95(p, r, spacing),
-                "asd": average_surface_distance(p, r, spacing),
+                "hd95": _distance(hausdorff95, p, r, spacing_mm),
+                "asd": _distance(average_surface_distance, p, r, spacing_mm),
             }
         )
     return rows
+
+
+def _distance(
+    metric: Callable[..., float | None], p: np.ndarray, r: np.ndarray, spacing_mm: Sequence[float] | None
+) -> float | None:
+    if spacing_mm is not None:
+        return metric(p, r, tuple(spacing_mm))
+    slices = [metric(a, b, (1.0, 1.0)) for a, b in zip(p, r, strict=True)]
+    defined = [value for value in slices if value is not None]
+    return float(np.mean(defined)) if defined else None
