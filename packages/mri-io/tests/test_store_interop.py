@@ -135,7 +135,7 @@ def test_a_killed_writer_leaves_plain_readers_with_consolidated_false(volume, ma
     data = np.ones((3, 7, 5), np.float32)
     volume.write("recon/a", data, provenance=made)
     with monkeypatch.context() as patch:
-        patch.setattr("mri_io.store.volume.refresh_root", lambda *_: None)
+        patch.setattr("mri_io.store.roots.refresh_root", lambda *_: None)
         volume.write("recon/b", data, provenance=made)
     names = lambda **options: set(xarray.open_datatree(volume.path, engine="zarr", **options)["recon"])  # noqa: E731
     assert names() == {"a"}

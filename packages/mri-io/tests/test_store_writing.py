@@ -1,6 +1,7 @@
 """Writing elements: streams, and what the specification refuses, with what the error says."""
 
 import re
+import threading
 import tracemalloc
 
 import numpy as np
@@ -9,7 +10,8 @@ import pytest
 from mri_io import open_cohort, open_volume, verify
 from mri_io.errors import ElementExistsError, NonFiniteError, SchemaError, ShapeError, StoreError
 from mri_io.schema import Provenance
-from mri_io.store import make_volume_id
+from mri_io.store import commit, make_volume_id
+from mri_io.store import volume as volumes
 
 IMAGE = np.ones((3, 7, 5), np.float32)
 KSPACE = np.ones((3, 2, 7, 5), np.complex64)
@@ -275,6 +277,72 @@ def test_a_volume_that_was_replaced_takes_nothing_made_from_the_old(volume, made
     ):
         stream(volume, made, [IMAGE], replace)
     assert set(cohort[volume.id].elements()) == {"recon/b"}
+
+
+def replaced(cohort, volume_id, made, coils):
+    """Replace a volume by one with other data."""
+    with cohort.create_volume(volume_id, subject_id="sub-01", attributes={"n": coils}, replace=True) as new:
+        new.write("kspace", np.ones((2, coils, 8, 8), np.complex64), provenance=made)
+
+
+def test_a_volume_replaced_during_the_flush_takes_nothing_made_from_the_old(volume, made, monkeypatch):
+    """The flush is the longest step of a commit: the volume is looked at after it."""
+    cohort = open_cohort(volume.path.parents[1])
+    replaced(cohort, volume.id, made, 4)
+    old, flush = cohort[volume.id], commit.flush_tree
+
+    def slow(node):
+        flush(node)
+        monkeypatch.setattr(commit, "flush_tree", flush)
+        replaced(cohort, volume.id, made, 6)
+
+    monkeypatch.setattr(commit, "flush_tree", slow)
+    with pytest.raises(StoreError, match=r"the volume was replaced while the element 'sens/a' was written"):
+        old.write("sens/a", np.ones((2, 1, 4, 8, 8), np.complex64), provenance=made)
+    assert set(cohort[volume.id].elements()) == {"kspace"}
+    assert verify(cohort).ok
+
+
+def test_an_element_that_joined_during_the_flush_must_fit(volume, made, monkeypatch):
+    cohort = open_cohort(volume.path.parents[1])
+    flush = commit.flush_tree
+
+    def slow(node):
+        flush(node)
+        monkeypatch.setattr(commit, "flush_tree", flush)
+        volume.write("kspace", np.ones((2, 6, 8, 8), np.complex64), provenance=made)
+
+    monkeypatch.setattr(commit, "flush_tree", slow)
+    with pytest.raises(ShapeError, match="coil"):
+        volume.write("sens/a", np.ones((2, 1, 4, 8, 8), np.complex64), provenance=made)
+    assert set(volume.elements()) == {"kspace"}
+    assert verify(cohort).ok
+
+
+@pytest.mark.parametrize("exchange", [True, False])
+def test_a_replacement_waits_for_an_element_that_joins(volume, made, monkeypatch, exchange):
+    """Between the last look at the volume and the rename nobody can put another volume in its place."""
+    cohort = open_cohort(volume.path.parents[1])
+    replaced(cohort, volume.id, made, 4)
+    old, join = cohort[volume.id], volumes.Volume._make_parents
+    if not exchange:
+        monkeypatch.setattr(commit, "_exchange", lambda *_: False)
+    other = threading.Thread(target=replaced, args=(cohort, volume.id, made, 6))
+
+    def slow(self, path, staged):
+        join(self, path, staged)
+        if path == "sens/a":
+            other.start()
+            other.join(0.3)
+            assert other.is_alive()
+
+    monkeypatch.setattr(volumes.Volume, "_make_parents", slow)
+    with old.writer("sens/a", shape=(2, 1, 4, 8, 8), dtype="complex64", provenance=made) as writer:
+        writer.append(np.ones((2, 1, 4, 8, 8), np.complex64))
+    other.join()
+    assert set(cohort[volume.id].elements()) == {"kspace"}
+    report = verify(cohort)
+    assert (report.ok, report.orphans) == (True, [])
 
 
 def test_a_volume_is_published_whole(volume, made):

@@ -13,13 +13,13 @@ from mri_io.schema.readers import check_version
 from mri_io.schema.validation import validate
 from mri_io.store import evaluations, splits
 from mri_io.store.checks import check_attributes
-from mri_io.store.commit import NODE, is_committed, publish
+from mri_io.store.commit import NODE, flush_node, is_committed, publish
 from mri_io.store.documents import read_document, write_document
 from mri_io.store.durable import storage_errors
 from mri_io.store.element import Element
 from mri_io.store.failures import Failures
 from mri_io.store.metadata import SEAL
-from mri_io.store.roots import write_root
+from mri_io.store.roots import locked, write_root
 from mri_io.store.staging import staging
 from mri_io.store.volume import Volume, open_volume
 
@@ -221,7 +221,9 @@ class Cohort:
             yield volume
             with storage_errors(target):
                 write_root(node, content, folder)
-            publish(folder, target, replace=replace)
+            flush_node(folder, target)
+            with storage_errors(target), locked(target):
+                publish(folder, target, replace=replace)
             volume.path, volume._staged = target, None
 
     def remove_volume(self, volume_id: str) -> None:

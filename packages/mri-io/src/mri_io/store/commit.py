@@ -5,14 +5,17 @@ directory is flushed to disk; then one rename moves it to its place.
 
 - A process killed at any moment leaves a staging directory, which readers never see and ``gc`` removes.
 - Two writers of one element never mix: a rename onto a committed directory fails, and the loser is told.
-- A replacement swaps the new directory and the old in a single step (Linux ``renameat2`` with ``RENAME_EXCHANGE``):
-  readers find the old element until they find the new one. Where the system cannot swap, the old one is moved aside
-  first; a crash in that instant leaves a note, and ``gc`` completes the replacement.
+- A replacement swaps the new directory and the old in a single step (Linux ``renameat2`` with ``RENAME_EXCHANGE``,
+  macOS ``renamex_np`` with ``RENAME_SWAP``): readers find the old element until they find the new one. Where the system
+  or the file system cannot swap, the old one is moved aside first. When the new one then cannot take its place, the old
+  one is put back; a crash in that instant leaves a note, and ``gc`` completes the replacement.
 """
 
 import ctypes
 import errno
 import os
+import sys
+from contextlib import suppress
 from pathlib import Path
 
 from mri_io.errors import ElementExistsError
@@ -24,7 +27,9 @@ __all__ = [
     "REPLACED",
     "TARGET",
     "finish_replacement",
+    "flush_node",
     "is_committed",
+    "is_unfinished",
     "publish",
     "publish_group",
     "storage_errors",
@@ -34,7 +39,7 @@ __all__ = [
 
 NODE, REPLACED, TARGET = "node", "replaced", "target.txt"
 """Names in a staging directory: what is published, what it replaces, and the note of where it goes."""
-_EXCHANGE = 2  # RENAME_EXCHANGE of renameat2(2)
+_SWAP = 2  # RENAME_EXCHANGE of Linux' renameat2(2), RENAME_SWAP of macOS' renamex_np(2)
 _HERE = -100  # AT_FDCWD
 
 
@@ -43,13 +48,19 @@ def is_committed(folder: Path) -> bool:
     return (folder / "zarr.json").is_file()
 
 
+def flush_node(staged: Path, target: Path) -> None:
+    """Bring the finished node of a staging directory to the disk: to be done before `publish`."""
+    with storage_errors(target):
+        flush_tree(staged / NODE)
+
+
 def publish(staged: Path, target: Path, *, replace: bool = False) -> None:
     """Move the finished node of a staging directory to `target`.
 
     Parameters
     ----------
     staged
-        The staging directory; ``staged / NODE`` is finished, its ``zarr.json`` exists.
+        The staging directory; ``staged / NODE`` is finished and flushed, its ``zarr.json`` exists.
     target
         Where readers will find it. An orphan there (a directory without ``zarr.json``) is discarded.
     replace
@@ -60,18 +71,16 @@ def publish(staged: Path, target: Path, *, replace: bool = False) -> None:
     ElementExistsError
         When the target is committed and `replace` is false, also when another process was quicker.
     StoreError
-        When the file system refuses.
+        When the file system refuses; what was to be replaced is still there then.
     """
     node = staged / NODE
     with storage_errors(target):
-        flush_tree(node)
         if target.exists() and not is_committed(target):
             _discard_orphan(staged, target)
-        if not (replace and target.exists() and _exchange(node, target)):
-            if replace and target.exists():
-                write_text_atomic(staged / TARGET, os.path.relpath(target, staged.parent))
-                target.rename(staged / REPLACED)
+        if not (replace and target.exists()):
             _rename_new(node, target)
+        elif not _exchange(node, target):
+            _replace_in_two_steps(staged, target)
         flush_folder(target.parent)
 
 
@@ -98,17 +107,41 @@ def finish_replacement(staged: Path) -> Path | None:
 
     Returns the target if there was something to complete.
     """
-    note = staged / TARGET
-    if not note.is_file() or not is_committed(staged / REPLACED):
-        return None
-    target = staged.parent / note.read_text(encoding="utf-8")
-    if target.exists():
+    target = _target_without_node(staged)
+    if target is None:
         return None
     source = staged / NODE if is_committed(staged / NODE) else staged / REPLACED
     with storage_errors(target):
         source.rename(target)
         flush_folder(target.parent)
     return target
+
+
+def is_unfinished(staged: Path) -> bool:
+    """Whether a staging directory holds the only copy of what it was to replace: `finish_replacement` is needed."""
+    return _target_without_node(staged) is not None
+
+
+def _target_without_node(staged: Path) -> Path | None:
+    """Return where a replacement goes whose old node has been moved aside and whose new one has not arrived."""
+    note = staged / TARGET
+    if not note.is_file() or not is_committed(staged / REPLACED):
+        return None
+    target = staged.parent / note.read_text(encoding="utf-8")
+    return None if target.exists() else target
+
+
+def _replace_in_two_steps(staged: Path, target: Path) -> None:
+    """Move the old node aside and the new into its place; put the old one back when that fails."""
+    aside = staged / REPLACED
+    write_text_atomic(staged / TARGET, os.path.relpath(target, staged.parent))
+    try:
+        target.rename(aside)
+        _rename_new(staged / NODE, target)
+    except BaseException:
+        with suppress(OSError):  # another writer took the place, or the disk fails altogether: gc puts it back then
+            aside.rename(target)
+        raise
 
 
 def _rename_new(node: Path, target: Path) -> None:
@@ -137,12 +170,19 @@ def _discard_orphan(staged: Path, target: Path) -> None:
 def _exchange(first: Path, second: Path) -> bool:
     """Swap two directories in one atomic step; say whether the system can."""
     try:
-        rename = ctypes.CDLL(None, use_errno=True).renameat2
-    except (OSError, AttributeError, TypeError):
+        status = _swap(os.fsencode(first), os.fsencode(second))
+    except (OSError, AttributeError, TypeError):  # a system without such a call
         return False
-    if rename(_HERE, os.fsencode(first), _HERE, os.fsencode(second), _EXCHANGE) == 0:
+    if status == 0:
         return True
     code = ctypes.get_errno()
     if code in (errno.ENOSYS, errno.EINVAL, errno.ENOTSUP, errno.ENOENT):
         return False
     raise OSError(code, os.strerror(code), str(second))
+
+
+def _swap(first: bytes, second: bytes) -> int:
+    system = ctypes.CDLL(None, use_errno=True)
+    if sys.platform == "darwin":
+        return int(system.renamex_np(first, second, _SWAP))
+    return int(system.renameat2(_HERE, first, _HERE, second, _SWAP))

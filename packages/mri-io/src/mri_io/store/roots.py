@@ -3,6 +3,9 @@
 xarray and zarr open a volume at once, and without a warning, when the root holds "consolidated metadata". It is a cache
 like the index: this package never reads it, rebuilds it after every commit under a lock of the volume, and takes it
 away before an element is replaced, so that it may lack the newest element after a crash but never describes another.
+
+The same lock is held while an element joins its volume and while a volume is replaced, so that no element joins another
+volume than the one it was made for.
 """
 
 import json
@@ -17,7 +20,16 @@ from mri_io.errors import StoreError
 from mri_io.store.durable import flush_folder, storage_errors
 from mri_io.store.metadata import SEAL, Node, file_identity, group_text, has_attributes, read_node
 
-__all__ = ["changing_root", "check_present", "holds_elements", "is_current", "lost_nodes", "refresh_root", "write_root"]
+__all__ = [
+    "changing_root",
+    "check_present",
+    "holds_elements",
+    "is_current",
+    "locked",
+    "lost_nodes",
+    "refresh_root",
+    "write_root",
+]
 
 _log = logging.getLogger(__name__)
 _ATTEMPTS = 5
@@ -41,25 +53,39 @@ def write_root(volume: Path, mri: Mapping[str, Any], temporary: Path) -> None:
 def refresh_root(volume: Path, temporary: Path) -> None:
     """Bring the copy of metadata in the root up to date; a failure is logged, since nothing depends on it."""
     try:
-        with _locked(volume):
+        with locked(volume):
             _refresh(volume, temporary)
     except OSError as error:
         _log.warning("%s: the consolidated metadata were not updated: %s", volume, error)
 
 
 @contextmanager
-def changing_root(volume: Path, temporary: Path) -> Iterator[None]:
-    """Keep the copy away while the with-block takes away or replaces a node, then bring it up to date."""
-    with _locked(volume):
-        with storage_errors(volume):
-            node = read_node(volume, root=True)
-            if node is not None and node.mri is not None and "consolidated_metadata" in node.content:
-                _replace(volume, group_text(node.mri), temporary)
-        try:
+def changing_root(volume: Path, temporary: Path, *, loses: bool) -> Iterator[None]:
+    """Hold the lock of a volume while a node of it changes, then bring the copy of metadata up to date.
+
+    Parameters
+    ----------
+    volume
+        The volume.
+    temporary
+        A staging directory on the same file system.
+    loses
+        Whether a node is taken away or replaced: the copy is kept away meanwhile.
+    """
+    try:
+        with locked(volume):
+            if loses:
+                _take_copy_away(volume, temporary)
             yield
-        finally:
-            with suppress(OSError):
-                _refresh(volume, temporary)
+    finally:
+        refresh_root(volume, temporary)
+
+
+def _take_copy_away(volume: Path, temporary: Path) -> None:
+    with storage_errors(volume):
+        node = read_node(volume, root=True)
+        if node is not None and node.mri is not None and "consolidated_metadata" in node.content:
+            _replace(volume, group_text(node.mri), temporary)
 
 
 def check_present(volume: Path, mri: Mapping[str, Any], element: str) -> None:
@@ -135,17 +161,38 @@ def _consolidated(volume: Path) -> dict[str, Any]:
 
 
 @contextmanager
-def _locked(volume: Path) -> Iterator[None]:
-    """Let one process at a time change the root; the lock ends with the process."""
+def locked(volume: Path) -> Iterator[None]:
+    """Let one process at a time change a volume or put another in its place; the lock ends with the process."""
+    descriptor = _lock(volume)
     try:
-        import fcntl
-    except ImportError:  # not on Windows; the copy may then lack an element, which only costs time
-        yield
-        return
-    descriptor = os.open(volume, os.O_RDONLY)
-    try:
-        with suppress(OSError):  # a file system without locks
-            fcntl.flock(descriptor, fcntl.LOCK_EX)
         yield
     finally:
+        if descriptor is not None:
+            os.close(descriptor)
+
+
+def _lock(volume: Path) -> int | None:
+    """Return a descriptor that holds the lock, None where there is no volume or the system has no locks."""
+    try:
+        import fcntl
+    except ImportError:  # not on Windows
+        return None
+    for attempt in range(_ATTEMPTS):
+        try:
+            descriptor = os.open(volume, os.O_RDONLY)
+        except FileNotFoundError:
+            return None
+        with suppress(OSError):  # a file system without locks
+            fcntl.flock(descriptor, fcntl.LOCK_EX)
+        # The lock belongs to the folder, not to its path: the volume may have been replaced while it was awaited.
+        if attempt == _ATTEMPTS - 1 or _is_at(descriptor, volume):
+            return descriptor
         os.close(descriptor)
+    return None
+
+
+def _is_at(descriptor: int, path: Path) -> bool:
+    try:
+        return os.path.samestat(os.fstat(descriptor), path.stat())
+    except FileNotFoundError:
+        return False

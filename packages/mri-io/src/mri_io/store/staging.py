@@ -11,6 +11,7 @@ from pathlib import Path
 from types import ModuleType
 from typing import IO
 
+from mri_io.store.commit import is_unfinished
 from mri_io.store.durable import storage_errors
 
 __all__ = ["OWNER", "STAGING", "is_abandoned", "staging"]
@@ -31,8 +32,9 @@ _BUSY, _FREE, _UNKNOWN = "busy", "free", "unknown"
 
 @contextmanager
 def staging(parent: Path) -> Iterator[Path]:
-    """Yield an empty directory ``<parent>/.staging/<uuid>-<host>-<pid>``; it is removed at the end in any case.
+    """Yield an empty directory ``<parent>/.staging/<uuid>-<host>-<pid>``; it is removed at the end.
 
+    It stays, for garbage collection, when it holds the only copy of what could neither be replaced nor put back.
     Its writer holds a lock on the file ``.owner`` in it. The system drops the lock when the process ends, however it
     ends, so that garbage collection can tell the dead from the living even when a process number is used again.
     """
@@ -45,7 +47,8 @@ def staging(parent: Path) -> Iterator[Path]:
             _try_lock(owner)
         yield folder
     finally:
-        shutil.rmtree(folder, ignore_errors=True)
+        if not is_unfinished(folder):
+            shutil.rmtree(folder, ignore_errors=True)
         if owner is not None:
             owner.close()
 

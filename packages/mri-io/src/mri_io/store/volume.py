@@ -24,10 +24,10 @@ from mri_io.schema.elements import DATA, ElementType, element_type, is_path
 from mri_io.schema.readers import check_version, is_known
 from mri_io.schema.validation import validate
 from mri_io.store.checks import check_affine, check_attributes, check_siblings, normalise_labels
-from mri_io.store.commit import NODE, is_committed, publish, publish_group, storage_errors
+from mri_io.store.commit import NODE, flush_node, is_committed, publish, publish_group, storage_errors
 from mri_io.store.element import Element
 from mri_io.store.metadata import SEAL, Node, has_attributes, read_node, write_group
-from mri_io.store.roots import changing_root, check_present, refresh_root
+from mri_io.store.roots import changing_root, check_present
 from mri_io.store.staging import staging
 from mri_io.store.writing import ArrayPlan, ElementWriter, plan_arrays
 
@@ -284,16 +284,25 @@ class Volume:
                     writer.close()
             with storage_errors(self.path / path):
                 write_group(node, content, tuple(plans))
-                if self._staged is None:
-                    check_present(self.path, self.attributes, path)
+            flush_node(folder, self.path / path)  # the longest step, before anyone has to wait for the lock
+            with self._joining(path, plans, content.get("affine"), folder, replace=replace), storage_errors(where):
                 self._make_parents(path, folder)
-            if not replace or self._staged is not None:
                 publish(folder, self.path / path, replace=replace)
-            else:
-                with changing_root(self.path, folder):
-                    publish(folder, self.path / path, replace=True)
-            if self._staged is None:
-                refresh_root(self.path, folder)
+
+    @contextmanager
+    def _joining(
+        self, path: str, plans: Mapping[str, ArrayPlan], affine: Any, folder: Path, *, replace: bool
+    ) -> Iterator[None]:
+        """Keep the volume as it is while an element joins it, after making sure that it is still the one it was."""
+        if self._staged is not None:  # nobody else knows it
+            yield
+            return
+        with storage_errors(self.path / path), changing_root(self.path, folder, loses=replace):
+            check_present(self.path, self.attributes, path)
+            # Others may have joined since it was looked at first.
+            self._check_place(path, replace=replace)
+            self._check_fit(path, plans, affine, f"{self.path}: {path}")
+            yield
 
     def _check_place(self, path: str, *, replace: bool) -> None:
         parts = path.split("/")
@@ -328,7 +337,11 @@ class Volume:
             self[path]  # raises, with the list of elements
         if self._staged is not None:
             raise StoreError(f"{target}: the volume is being written; leave the element out instead of removing it.")
-        with staging(self.path.parent) as folder, changing_root(self.path, folder), storage_errors(target):
+        with (
+            staging(self.path.parent) as folder,
+            storage_errors(target),
+            changing_root(self.path, folder, loses=True),
+        ):
             target.rename(folder / "removed")
 
     def to_datatree(self) -> "xarray.DataTree":
