@@ -16,6 +16,7 @@ from mri_recon.physics import (
     expand,
     fft1c,
     fft2c,
+    fourier,
     ifft1c,
     ifft2c,
     root_sum_of_squares,
@@ -54,6 +55,16 @@ def test_sense_operator_is_linear_with_its_adjoint_and_normal(
         assert_adjoint(operator.normal, operator.normal, x.shape)
     assert_linear(operator.forward, x.shape)
     torch.testing.assert_close(operator.normal(x), operator.adjoint(operator.forward(x)), rtol=1e-10, atol=1e-10)
+
+
+def test_a_gradient_is_possible_after_a_transform_in_inference_mode() -> None:
+    """What the transform keeps from a reconstruction must serve a training in the same process."""
+    fourier._signs.cache_clear()
+    with torch.inference_mode():
+        fft2c(complex_normal((33, 24)))
+    image = complex_normal((33, 24)).requires_grad_()
+    fft2c(image).abs().square().sum().backward()
+    torch.testing.assert_close(image.grad, 2 * image.detach())  # the transform keeps the energy
 
 
 def test_single_precision_keeps_adjointness() -> None:

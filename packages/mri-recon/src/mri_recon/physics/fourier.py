@@ -19,10 +19,12 @@ __all__ = ["fft1c", "fft2c", "ifft1c", "ifft2c"]
 @lru_cache(maxsize=64)
 def _signs(length: int, inverse_constant: bool, dtype: torch.dtype, device: torch.device) -> Tensor:
     """Return ``(-1)^n``; with the constant ``(-1)^(N / 2)`` that the shift of both sides leaves."""
-    signs = 1 - 2 * (torch.arange(length, device=device) % 2)
-    if inverse_constant and (length // 2) % 2:
-        signs = -signs
-    return signs.to(dtype)
+    # Kept tensors must not be inference tensors: a later training could not save them for its backward pass.
+    with torch.inference_mode(False):
+        signs = 1 - 2 * (torch.arange(length, device=device) % 2)
+        if inverse_constant and (length // 2) % 2:
+            signs = -signs
+        return signs.to(dtype)
 
 
 def _modulation(x: Tensor, dims: tuple[int, ...], *, constant: bool) -> Tensor:
