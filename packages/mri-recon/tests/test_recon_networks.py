@@ -8,6 +8,7 @@ from mri_io.simulate import ellipse_phantom, shepp_logan
 from mri_recon.classical import cg_sense
 from mri_recon.config import RunConfig, VarNetConfig
 from mri_recon.data import ExampleTransform
+from mri_recon.errors import ShapeError
 from mri_recon.losses import LOSSES
 from mri_recon.networks import VarNet, build_network
 from mri_recon.physics import combine, equispaced_mask, expand, fft2c, ifft2c
@@ -90,6 +91,15 @@ def test_masks_of_rows_are_those_of_columns_transposed() -> None:
     columns = central_lines(LINES)
     torch.testing.assert_close(central_lines(LINES.transpose(-1, -2)), columns.transpose(-1, -2))
     assert columns.flatten().nonzero().flatten().tolist() == [7, 8, 9, 10]
+
+
+def test_maps_are_not_estimated_from_a_mask_of_points() -> None:
+    kspace, mask, maps = example()
+    points = mask.expand(-1, -1, 21, -1)
+    with pytest.raises(ShapeError, match=r"mask: expected lines.*got \(2, 1, 21, 18\)\. .*model\.coil_maps: stored"):
+        network()(kspace, points, None)
+    with torch.inference_mode():
+        torch.testing.assert_close(network()(kspace, points, maps).image, network()(kspace, mask, maps).image)
 
 
 @pytest.mark.parametrize("name", sorted(LOSSES))

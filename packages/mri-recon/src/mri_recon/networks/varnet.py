@@ -10,6 +10,7 @@ from jaxtyping import Complex
 from torch import Tensor, nn
 
 from mri_recon.classical import cg_sense
+from mri_recon.errors import ShapeError
 from mri_recon.networks.output import ReconOutput
 from mri_recon.networks.unet import NormUnet
 from mri_recon.physics import combine, expand, fft2c, ifft2c, root_sum_of_squares
@@ -50,7 +51,18 @@ class SensitivityModel(nn.Module):
         self.norm_unet = NormUnet(channels, pools)
 
     def forward(self, kspace: Complex[Tensor, "batch coil ky kx"], mask: Tensor) -> Complex[Tensor, "batch coil y x"]:
-        """Return coil maps; coils go through the network one after another to bound the memory."""
+        """Return coil maps; coils go through the network one after another to bound the memory.
+
+        Raises
+        ------
+        ShapeError
+            When the mask is not of lines.
+        """
+        if 1 not in mask.shape[-2:]:
+            raise ShapeError(
+                "mask: expected lines, (batch, 1, 1, kx) or (batch, 1, ky, 1), from whose centre the network estimates "
+                f"its coil maps, got {tuple(mask.shape)}. Use a mask of lines, or train with model.coil_maps: stored."
+            )
         images = ifft2c(central_lines(mask) * kspace)
         maps = torch.stack([self.norm_unet(images[:, coil]) for coil in range(images.shape[1])], dim=1)
         norm = root_sum_of_squares(maps).unsqueeze(1)
@@ -135,6 +147,11 @@ class VarNet(nn.Module):
         -------
         ReconOutput
             (batch, y, x), real for ``"rss"``, complex for ``"sense"``.
+
+        Raises
+        ------
+        ShapeError
+            When maps are to be estimated and the mask is not of lines.
         """
         if maps is None:
             maps = self.sens_net(kspace, mask).unsqueeze(1)
