@@ -1,5 +1,9 @@
 """The chain of two networks: gradients, freezing, warm start, and equality with the two networks one after another."""
 
+import ast
+import re
+import sys
+import tomllib
 from pathlib import Path
 
 import numpy as np
@@ -211,3 +215,20 @@ def test_views_are_changed_copies_with_their_labels():
 def test_several_equal_views_are_refused():
     with pytest.raises(ConfigError, match=r"data\.views: expected data\.augment with more than one view"):
         load_run_config(None, ["data.views=3"])
+
+
+@pytest.mark.parametrize("package", ["mri-recon", "mri-joint"])
+def test_what_is_imported_is_a_declared_dependency(package: str):
+    """The other packages of an environment hide what a package alone would lack."""
+    folder = Path(__file__).parents[2] / package
+    declared = tomllib.loads((folder / "pyproject.toml").read_text())["project"]["dependencies"]
+    known = {re.split(r"[^A-Za-z0-9-]", text)[0].replace("-", "_") for text in (package, *declared)}
+    imported = set()
+    for file in folder.glob("src/**/*.py"):
+        for node in ast.walk(ast.parse(file.read_text())):
+            if isinstance(node, ast.Import):
+                imported |= {alias.name.partition(".")[0] for alias in node.names}
+            elif isinstance(node, ast.ImportFrom):
+                imported.add(str(node.module).partition(".")[0])
+    assert "torch" in imported
+    assert imported - sys.stdlib_module_names <= known
