@@ -162,6 +162,20 @@ def test_the_result_is_named_after_the_mask_and_wrong_options_are_told_before_wo
             run(folder / "cohort", finished.checkpoint, mask=MASK, part="test", **wrong)
 
 
+def test_options_without_effect_are_refused(folder, finished, cli):
+    command = ("joint", "run", folder / "cohort", "--checkpoint", finished.checkpoint)
+    done = cli(*command, "--mask", "equispaced-r2", "--acceleration", 8)
+    assert (done.status, done.out) == (2, "")
+    assert "acceleration: expected only with a mask that is made" in done.err
+    assert "trained with stored coil maps, got none" in cli(*command, "--maps", "none").err
+    estimating = configure(folder, 1, curriculum=None)
+    model = estimating.reconstruction.model_copy(update={"coil_maps": "estimated", "sens_channels": 2, "sens_pools": 1})
+    estimating = estimating.model_copy(update={"reconstruction": model, "init": InitConfig()})
+    network = train(folder / "cohort", estimating, folder / "run-estimating").checkpoint
+    with pytest.raises(ConfigError, match=r"estimates its coil maps, got 'espirit'\. Leave --maps out"):
+        run(folder / "cohort", network, maps="espirit")
+
+
 def test_commands(folder, finished, tmp_path: Path):
     cohort = str(folder / "cohort")
     runner = CliRunner()

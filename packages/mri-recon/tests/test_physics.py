@@ -130,6 +130,16 @@ def test_masks_sample_the_centre_and_are_reproducible(kind: str) -> None:
         MASKS[kind](160, 0.5, 0.08, 0)
 
 
+def test_only_equispaced_lines_need_an_integer_acceleration() -> None:
+    """Cut to an integer, 4.7 would be stored under a name that says 4.7."""
+    with pytest.raises(ConfigError, match=r"acceleration: expected an integer for equispaced.*got 4\.7"):
+        equispaced_mask(160, 4.7, 0.08, 0)
+    np.testing.assert_array_equal(equispaced_mask(160, 4.0, 0.08, 0), equispaced_mask(160, 4, 0.08, 0))
+    for kind in ("equispaced-fraction", "random"):
+        achieved = np.mean([160 / MASKS[kind](160, 4.7, 0.08, seed).sum() for seed in range(40)])
+        assert achieved == pytest.approx(4.7, rel=0.06)
+
+
 def test_calibration_region_is_the_fully_sampled_rectangle() -> None:
     mask = equispaced_mask(160, 4, 0.08, offset=1)
     rows, columns = calibration_region(mask[None])

@@ -320,6 +320,14 @@ def test_masks_that_fit_nothing_are_refused(cohort):
         (["run", "--method", "cg-sense", "--set", "iterations=0"], 2, "iterations: Input should be greater than or"),
         (["run", "--method", "cg-sense", "--mask", "random", "--acceleration", "0.5"], 2, "mask: 1 problem(s):"),
         (["run", "--method", "cg-sense", "--mask", "random", "--mask-seed", "-1"], 2, "seed: Input should be greater"),
+        (
+            ["run", "--method", "cg-sense", "--mask", "none", "--acceleration", "8", "--mask-seed", "1"],
+            2,
+            "acceleration, seed: expected only with a mask that is made (equispaced, equispaced-fraction, random)",
+        ),
+        (["run", "--method", "cg-sense", "--center-fraction", "0.1"], 2, "got with the mask acquired. Leave out, or"),
+        (["run", "--method", "cg-sense", "--mask", "equispaced", "--acceleration", "4.7"], 2, "expected an integer"),
+        (["train", "--set", "data.sampling.acceleration=4.7"], 2, "expected an integer for equispaced"),
         (["run", "--method", "cg-sense", "--name", "a b"], 2, "--name: element path: expected recon/<name>, names of"),
         (
             ["run", "--method", "cg-sense", "--device", "cdua"],

@@ -40,9 +40,11 @@ def run(
         str | None,
         typer.Option(help="none, a stored mask, or equispaced, equispaced-fraction, random [acquired, or none]."),
     ] = None,
-    acceleration: Annotated[float, typer.Option(help="Of a mask that is made.")] = 4,
-    center_fraction: Annotated[float, typer.Option(help="Fully sampled share of a mask that is made.")] = 0.08,
-    mask_seed: Annotated[int, typer.Option(help="Seed of a mask that is made.")] = 0,
+    acceleration: Annotated[float | None, typer.Option(help="Of a mask that is made [4].")] = None,
+    center_fraction: Annotated[
+        float | None, typer.Option(help="Fully sampled share of a mask that is made [0.08].")
+    ] = None,
+    mask_seed: Annotated[int | None, typer.Option(help="Seed of a mask that is made [0].")] = None,
     maps: Annotated[str | None, typer.Option(help="Coil maps sens/NAME [those of the training].")] = None,
     name: Annotated[str | None, typer.Option(help="The results are recon/NAME and seg/NAME.")] = None,
     split: SplitOption = "default",
@@ -56,11 +58,12 @@ def run(
     from mri_joint.run import run as run_network
     from mri_recon.run import MaskConfig
 
-    sampling = {"acceleration": acceleration, "center_fraction": center_fraction, "seed": mask_seed}
+    sampling = {"name": mask, "acceleration": acceleration, "center_fraction": center_fraction, "seed": mask_seed}
+    given = {key: value for key, value in sampling.items() if value is not None}
     summary = run_network(
         cohort,
         checkpoint,
-        mask=validate_config(MaskConfig, {"name": mask, **sampling}, where="mask"),
+        mask=validate_config(MaskConfig, given, where="mask"),
         maps=maps,
         name=name,
         split=split,

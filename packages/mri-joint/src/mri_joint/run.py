@@ -13,7 +13,7 @@ from mri_io.store import Volume
 from mri_io.torch import check_device
 from mri_joint.errors import ConfigError
 from mri_joint.models import load_network
-from mri_recon.run import MaskConfig, apply_network, reconstruct_slices, stored_mask
+from mri_recon.run import MaskConfig, apply_network, check_maps, reconstruct_slices, stored_mask
 from mri_seg.inference import predict
 
 __all__ = ["run"]
@@ -113,10 +113,10 @@ def run(
     FormatError
         When the checkpoint is none of a joint run.
     ConfigError
-        For an unknown device, or a name that cannot be one.
+        For an unknown device, maps that the network does not take, or a name that cannot be one.
     """
     check_device(device, scheduler)
-    load_network(checkpoint)
+    check_maps(load_network(checkpoint)[1].reconstruction, maps)
     chosen = mask or MaskConfig()
     target = name or "-".join(item for item in ("joint", chosen.stored_name) if item and item != "none")
     result_path("recon", target)

@@ -62,9 +62,11 @@ def run(
         str | None,
         typer.Option(help="none, a stored mask, or equispaced, equispaced-fraction, random [acquired, or none]."),
     ] = None,
-    acceleration: Annotated[float, typer.Option(help="Of a mask that is made.")] = 4,
-    center_fraction: Annotated[float, typer.Option(help="Fully sampled share of a mask that is made.")] = 0.08,
-    mask_seed: Annotated[int, typer.Option(help="Seed of a mask that is made.")] = 0,
+    acceleration: Annotated[float | None, typer.Option(help="Of a mask that is made [4].")] = None,
+    center_fraction: Annotated[
+        float | None, typer.Option(help="Fully sampled share of a mask that is made [0.08].")
+    ] = None,
+    mask_seed: Annotated[int | None, typer.Option(help="Seed of a mask that is made [0].")] = None,
     maps: Annotated[str | None, typer.Option(help="Coil maps sens/NAME; none: root sum of squares.")] = None,
     set_: SetOption = None,
     name: Annotated[str | None, typer.Option(help="The result is recon/NAME.")] = None,
@@ -83,13 +85,14 @@ def run(
     if checkpoint is not None and set_:
         raise ConfigError("--set: a checkpoint has its own configuration. Leave --set out.")
     config = load_config(METHODS[method][0], None, set_ or ()) if method in METHODS else None
-    sampling = {"acceleration": acceleration, "center_fraction": center_fraction, "seed": mask_seed}
+    sampling = {"name": mask, "acceleration": acceleration, "center_fraction": center_fraction, "seed": mask_seed}
+    given = {key: value for key, value in sampling.items() if value is not None}
     summary = run_cohort(
         cohort,
         method=method,
         config=config,
         checkpoint=checkpoint,
-        mask=validate_config(MaskConfig, {"name": mask, **sampling}, where="mask"),
+        mask=validate_config(MaskConfig, given, where="mask"),
         maps=maps,
         name=name,
         split=split,

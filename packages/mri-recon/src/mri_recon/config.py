@@ -2,12 +2,28 @@
 
 from typing import Literal
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from mri_io.config import Config
 from mri_io.training import TrainingConfig
+from mri_recon.errors import ConfigError
 
-__all__ = ["DataConfig", "ModelConfig", "RunConfig", "SamplingConfig", "VarNetConfig"]
+__all__ = ["DataConfig", "ModelConfig", "RunConfig", "SamplingConfig", "VarNetConfig", "check_acceleration"]
+
+
+def check_acceleration(kind: str, acceleration: float) -> None:
+    """Check that a kind of mask can be made for an acceleration: `equispaced` takes integers, the others any.
+
+    Raises
+    ------
+    ConfigError
+        When it cannot.
+    """
+    if kind == "equispaced" and acceleration != int(acceleration):
+        raise ConfigError(
+            f"acceleration: expected an integer for equispaced, whose lines are that far apart, got {acceleration:g}. "
+            "Use equispaced-fraction or random for other accelerations."
+        )
 
 
 class VarNetConfig(Config):
@@ -41,6 +57,11 @@ class SamplingConfig(Config):
     mask: Literal["equispaced", "equispaced-fraction", "random"] = "equispaced"
     acceleration: float = Field(default=4, ge=1)
     center_fraction: float = Field(default=0.08, gt=0, le=1)
+
+    @model_validator(mode="after")
+    def _can_be_made(self) -> "SamplingConfig":
+        check_acceleration(self.mask, self.acceleration)
+        return self
 
 
 class DataConfig(Config):

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 import torch
 from jaxtyping import Complex, Shaped
-from pydantic import Field
+from pydantic import Field, model_validator
 from torch import Tensor
 
 from mri_io.config import Config, validate_config
@@ -17,7 +17,7 @@ from mri_io.store import Element, Volume, mask_array
 from mri_io.torch import check_device
 from mri_io.training import Checkpoint, load_checkpoint
 from mri_recon.classical import cg_sense, zero_filled
-from mri_recon.config import RunConfig
+from mri_recon.config import ModelConfig, RunConfig, check_acceleration
 from mri_recon.data import input_scale
 from mri_recon.errors import ConfigError, ElementNotFoundError
 from mri_recon.networks import build_network
@@ -29,6 +29,7 @@ __all__ = [
     "MaskConfig",
     "ZeroFilledConfig",
     "apply_network",
+    "check_maps",
     "load_network",
     "reconstruct_slices",
     "run",
@@ -40,13 +41,24 @@ class MaskConfig(Config):
     """Which k-space samples a reconstruction may use.
 
     `name` is ``none`` (all), ``acquired``, the name of a stored mask, or a kind of `MASKS`, which makes a stored mask
-    by the other fields; see `stored_name`.
+    by the other fields; see `stored_name`. With any other name the other fields would do nothing and are refused.
     """
 
     name: str | None = None
     acceleration: float = Field(default=4, ge=1)
     center_fraction: float = Field(default=0.08, gt=0, le=1)
     seed: int = Field(default=0, ge=0, lt=2**32)
+
+    @model_validator(mode="after")
+    def _every_field_counts(self) -> "MaskConfig":
+        if self.name in MASKS:
+            check_acceleration(self.name, self.acceleration)
+        elif given := sorted(self.model_fields_set - {"name"}):
+            raise ConfigError(
+                f"{', '.join(given)}: expected only with a mask that is made ({', '.join(MASKS)}), got with the mask "
+                f"{self.name or 'acquired'}. Leave out, or choose such a mask."
+            )
+        return self
 
     @property
     def stored_name(self) -> str | None:
@@ -310,7 +322,11 @@ def run(
         raise ConfigError(f"config: expected {wanted}, got {type(config).__name__}.")
     check_device(device, scheduler)
     chosen = mask or MaskConfig()
-    label = method or _network_label(checkpoint, maps)
+    label = method
+    if checkpoint is not None:
+        model = load_network(checkpoint)[1].model
+        check_maps(model, maps)
+        label = model.name
     target = name or "-".join(part for part in (label, chosen.stored_name) if part and part != "none")
     result_path("recon", target)
     options = {
@@ -327,12 +343,15 @@ def run(
     )
 
 
-def _network_label(checkpoint: str | Path | None, maps: str | None) -> str:
-    """Return the network's name; ConfigError when it cannot do with the maps that are asked for."""
-    assert checkpoint is not None
-    model = load_network(checkpoint)[1].model
+def check_maps(model: ModelConfig, maps: str | None) -> None:
+    """Check that a network can do with the coil maps that are asked for, None for those of its training.
+
+    Raises
+    ------
+    ConfigError
+        When it needs maps and is to have none, or estimates its own.
+    """
     if model.coil_maps == "stored" and maps == "none":
         raise ConfigError("maps: the network was trained with stored coil maps, got none. Leave --maps out.")
     if model.coil_maps == "estimated" and maps not in (None, "none"):
         raise ConfigError(f"maps: the network estimates its coil maps, got {maps!r}. Leave --maps out.")
-    return model.name

@@ -10,6 +10,7 @@ from collections.abc import Callable
 import numpy as np
 from numpy.random import RandomState
 
+from mri_recon.config import check_acceleration
 from mri_recon.errors import ConfigError
 
 __all__ = [
@@ -76,12 +77,18 @@ def equispaced_mask(
     seed: int | tuple[int, ...] | None = None,
     offset: int | None = None,
 ) -> np.ndarray:
-    """Sample the centre and every n-th line, n the rounded acceleration (fastMRI's EquiSpacedMaskFunc).
+    """Sample the centre and every n-th line, n the acceleration, an integer (fastMRI's EquiSpacedMaskFunc).
 
     The achieved acceleration is below `acceleration`, because the centre comes on top. See `random_mask` for the
     parameters; `offset` fixes the first line instead of drawing it.
+
+    Raises
+    ------
+    ConfigError
+        When the acceleration is no integer, or a parameter is out of range.
     """
     rng, _, centre = _start(columns, acceleration, center_fraction, seed)
+    check_acceleration("equispaced", acceleration)
     step = int(acceleration)
     first = rng.randint(0, high=step) if offset is None else offset
     mask = centre.copy()
