@@ -9,6 +9,7 @@ import pytest
 from mri_io import open_cohort, verify
 from mri_io.convert import convert
 from mri_io.errors import ConfigError, FormatError
+from mri_io.formats import find_items
 from mri_io.schema import Provenance
 from mri_io.testing.raw_files import (
     NAME,
@@ -119,6 +120,108 @@ def test_results_are_not_thrown_away_unasked(tmp_path):
     assert "recon/x" not in open_cohort(tmp_path / "c").volumes()[0]
 
 
+def scans(folder, *places, shape=(4, 4, 4)):
+    """Write a NIfTI image named ``anat.nii.gz``, of another value each, into folders."""
+    files = []
+    for value, place in enumerate(places, start=1):
+        (folder / place).mkdir(parents=True, exist_ok=True)
+        files.append(write_nifti(folder / place / "anat.nii.gz", np.full(shape, value, np.int16)))
+    return files
+
+
+def test_another_file_of_the_same_name_does_not_replace_a_volume_unasked(tmp_path):
+    first, second = scans(tmp_path, "sub-01/ses1", "sub-01/ses2")
+    cohort = tmp_path / "c"
+    assert convert([first.parent], cohort, progress=False).ok
+    (failure,) = convert([second.parent], cohort, progress=False).failures
+    message = r"ses2/anat\.nii\.gz: sub-01_acq-image_run-1 was converted from another file of this name.* --replace"
+    assert re.search(message, failure.error)
+    assert open_cohort(cohort).volumes()[0]["image/image"].numpy().max() == 1
+    # The same file, changed, is converted anew; so is another one on request.
+    write_nifti(first, np.full((4, 4, 4), 7, np.int16))
+    assert convert([first], cohort, progress=False).count("done") == 1
+    assert open_cohort(cohort).volumes()[0]["image/image"].numpy().max() == 7
+    assert convert([second], cohort, replace=True, progress=False).count("done") == 1
+    (volume,) = open_cohort(cohort).volumes()
+    assert volume["image/image"].numpy().max() == 2
+    assert str(tmp_path) not in (volume.path / "zarr.json").read_text()
+
+
+def test_a_file_that_moved_unchanged_is_skipped(tmp_path):
+    first, second = scans(tmp_path, "sub-01/ses1", "sub-01/ses2")
+    convert([first], tmp_path / "c", progress=False)
+    second.write_bytes(first.read_bytes())
+    assert convert([second], tmp_path / "c", progress=False).count("skipped") == 1
+
+
+def test_failures_of_files_of_one_name_are_told_apart(tmp_path):
+    for folder in ("A", "B", "C"):
+        (tmp_path / "raw" / folder).mkdir(parents=True)
+    bad = {"mask": np.ones(3)}
+    write_fastmri(tmp_path / "raw/A/scan.h5", random_kspace(SHAPE), patient="JOHNDOE", **bad)
+    write_fastmri(tmp_path / "raw/B/scan.h5", random_kspace(SHAPE), patient="JANEROE", **bad)
+    write_fastmri(tmp_path / "raw/C/scan.h5", random_kspace(SHAPE, 1), patient="RICHARDROE")
+    given = [[tmp_path / "raw"], [tmp_path / "raw" / folder for folder in "ABC"]]
+    given.append([path / "scan.h5" for path in given[1]])
+    for sources in given:
+        cohort = tmp_path / f"c{len(list(tmp_path.iterdir()))}"
+        summary = convert(sources, cohort, progress=False)
+        assert [failure.label for failure in summary.failures] == ["A/scan.h5", "B/scan.h5"]
+        rows = open_cohort(cohort).failures()
+        assert [row["item"] for row in rows] == ["A/scan.h5", "B/scan.h5"]
+        assert all(f"/{row['item']}: mask length" in row["error"] for row in rows)
+
+
+def test_the_record_of_failures_names_no_patient_of_files_of_one_name(tmp_path):
+    for folder, patient in (("A", "JOHNDOE"), ("B", "JANEROE")):
+        (tmp_path / f"{folder}_{patient}").mkdir()
+        write_fastmri(
+            tmp_path / f"{folder}_{patient}" / "scan.h5", random_kspace(SHAPE), mask=np.ones(3), patient=patient
+        )
+    convert([tmp_path], tmp_path / "c", progress=False)
+    record = (tmp_path / "c" / "failures.jsonl").read_text()
+    assert record.count("\n") == 2
+    assert "JOHNDOE" not in record
+    assert "JANEROE" not in record
+
+
+@pytest.mark.parametrize("name", ["DOE_JOHN_t1.nii.gz", "sub-01_DOE_JOHN.nii.gz", "DoeJohn.cfl", "scan.DOEJOHN"])
+def test_names_of_files_that_may_name_a_person_are_not_stored(tmp_path, name):
+    path = tmp_path / name
+    if name.endswith(".cfl"):
+        write_cfl(path.with_suffix(""), random_kspace((6, 5, 1, 3)))
+    elif name.endswith(".gz"):
+        write_nifti(path, np.ones((4, 4, 4), np.int16))
+    else:
+        write_fastmri(path, random_kspace(SHAPE), xml="<none/>")
+    assert convert([path], tmp_path / "c", progress=False).ok
+    (volume,) = open_cohort(tmp_path / "c").volumes()
+    assert re.fullmatch(r"name-[0-9a-f]{12}(\.nii\.gz|\.cfl)?", volume.source.uri)
+    files = [file for file in (tmp_path / "c").rglob("*") if file.is_file()]
+    content = b"".join(str(file.relative_to(tmp_path)).encode() + file.read_bytes() for file in files).lower()
+    assert b"doe" not in content
+    # The file is known again by the hash.
+    assert convert([path], tmp_path / "c", progress=False).count("skipped") == 1
+
+
+def test_volumes_with_names_of_an_earlier_version_keep_their_ids(tmp_path, monkeypatch):
+    source = write_nifti(tmp_path / "scan_t1.nii.gz", np.ones((4, 4, 4), np.int16))
+    with monkeypatch.context() as patch:
+        patch.setattr("mri_io.formats.planning.stored_name", lambda name: name)
+        convert([source], tmp_path / "c", progress=False)
+    assert [volume.source.uri for volume in open_cohort(tmp_path / "c").volumes()] == ["scan_t1.nii.gz"]
+    assert convert([source], tmp_path / "c", progress=False).count("skipped") == 1
+
+
+def test_relative_sources_are_found_from_elsewhere(tmp_path, monkeypatch):
+    """Workers on other machines have working directories of their own."""
+    write_fastmri(tmp_path / "sub-01.h5", random_kspace(SHAPE))
+    monkeypatch.chdir(tmp_path)
+    (item,) = find_items(["sub-01.h5"])
+    assert (item.path, item.files) == (tmp_path / "sub-01.h5", (tmp_path / "sub-01.h5",))
+    assert [item.path for item in find_items(["."])] == [tmp_path / "sub-01.h5"]
+
+
 def write_labels(folder, stem="sub-01", shape=(8, 12, 2), pixel=(27.5, 18.3333, 5), values=(0, 1, 2)):
     folder.mkdir(exist_ok=True)
     array = np.resize(np.array(values), shape).astype(np.uint8)
@@ -156,6 +259,17 @@ def test_labels_that_do_not_fit_are_refused(tmp_path, change, message):
     assert failure.error.startswith(str(path))
     assert re.search(message, failure.error)
     assert len(open_cohort(tmp_path / "c")) == 0
+
+
+def test_labels_that_fit_two_sources_are_refused(tmp_path):
+    sources = scans(tmp_path, "sub-01", "sub-02", shape=(8, 12, 2))
+    path, _ = write_labels(tmp_path / "labels", "anat", pixel=(2.0, 2, 3))
+    message = rf"{path}: source of the labels: expected one file, got {sources[0]} and {sources[1]}\. Give the sources"
+    with pytest.raises(ConfigError, match=message):
+        convert(sources, tmp_path / "c", labels=tmp_path / "labels", progress=False)
+    # Of one of them alone they are the labels.
+    assert convert(sources[:1], tmp_path / "c", labels=tmp_path / "labels", progress=False).ok
+    assert "seg/tissue" in open_cohort(tmp_path / "c").volumes()[0]
 
 
 def test_labels_on_another_affine_than_the_image_are_refused(tmp_path):

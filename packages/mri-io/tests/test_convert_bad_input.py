@@ -7,6 +7,7 @@ import signal
 import subprocess
 import sys
 import time
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -79,7 +80,35 @@ def empty(folder):
     return r"bad\.nii\.gz: expected a readable NIfTI image"
 
 
-BAD = (truncated, truncated_late, not_kspace, wrong_size, not_finite, wrong_mask, wrong_reconstruction, empty)
+def groups_for_arrays(folder):
+    import h5py
+
+    with h5py.File(folder / "bad.h5", "w") as file:
+        file.create_group("kspace")
+    return r"bad\.h5: kspace: expected an array \(HDF5 data set\), got a group"
+
+
+def odd_header(folder):
+    import h5py
+
+    with h5py.File(write_fastmri(folder / "bad.h5", random_kspace(SHAPE)), "a") as file:
+        del file["ismrmrd_header"]
+        file["ismrmrd_header"] = np.zeros((3, 3))
+    return r"bad\.h5: ismrmrd_header: expected one string, got an array \(3, 3\)"
+
+
+BAD = (
+    groups_for_arrays,
+    odd_header,
+    truncated,
+    truncated_late,
+    not_kspace,
+    wrong_size,
+    not_finite,
+    wrong_mask,
+    wrong_reconstruction,
+    empty,
+)
 
 
 @pytest.mark.parametrize("make", BAD, ids=lambda make: make.__name__)
@@ -99,6 +128,54 @@ def test_a_bad_file_is_a_record_and_the_others_go_on(tmp_path, make):
     assert not report.orphans
     (row,) = cohort.failures()
     assert (row["stage"], row["error"]) == ("convert", failure.error)
+
+
+@pytest.mark.parametrize("name", ["sub-01.h5", "sub-01.nii.gz", "sub-01.cfl", "folder", "closed"])
+def test_what_may_not_be_read_is_a_record_and_the_others_go_on(tmp_path, monkeypatch, name):
+    raw = tmp_path / "raw"
+    raw.mkdir()
+    write_fastmri(raw / "sub-02.h5", random_kspace(SHAPE))
+    locked = raw / name
+    if locked.suffix:
+        locked.write_bytes(b"anything")
+    else:
+        locked.mkdir()
+
+    def refuse(real, *, below=False):
+        def call(self, *args, **options):
+            if self == locked or (below and locked in self.parents):
+                raise PermissionError(13, "Permission denied", str(self))
+            return real(self, *args, **options)
+
+        return call
+
+    with monkeypatch.context() as patch:  # root may read everything
+        for method in ("open", "iterdir"):
+            patch.setattr(Path, method, refuse(getattr(Path, method)))
+        patch.setattr(Path, "is_dir", refuse(Path.is_dir, below=name == "closed") if name == "closed" else Path.is_dir)
+        summary = convert([raw], tmp_path / "c", progress=False)
+    assert summary.count("done") == 1
+    (failure,) = summary.failures
+    assert re.match(rf"{locked}.*: cannot be read: Permission denied\. Check its permissions", failure.error)
+    assert [row["item"] for row in open_cohort(tmp_path / "c").failures()] == [name]
+
+
+def test_failures_are_recorded_where_files_cannot_be_locked(tmp_path, monkeypatch):
+    """As on some network file systems."""
+    fcntl = pytest.importorskip("fcntl")
+
+    def unsupported(*_):
+        raise OSError(37, "No locks available")
+
+    monkeypatch.setattr(fcntl, "flock", unsupported)
+    wrong_mask(tmp_path)
+    write_fastmri(tmp_path / "sub-02.h5", random_kspace(SHAPE))
+    summary = convert([tmp_path], tmp_path / "c", progress=False)
+    assert (summary.count("done"), len(summary.failures)) == (1, 1)
+    cohort = open_cohort(tmp_path / "c")
+    assert [row["item"] for row in cohort.failures()] == ["bad.h5"]
+    cohort.clear_failure("bad.h5")
+    assert cohort.failures() == []
 
 
 def test_a_mended_file_clears_its_failure(tmp_path):

@@ -38,8 +38,8 @@ def convert(
     """Convert files and folders into a cohort, which is made when there is none.
 
     A volume appears whole or not at all. A volume whose source has the same SHA-256, converted with the same options
-    and store version, is skipped; one whose source has changed is made anew. What fails is recorded in
-    ``failures.jsonl``, and the others go on.
+    and store version, is skipped; one whose source has changed is made anew, but not from another file that happens to
+    have the same name. What fails is recorded in ``failures.jsonl``, and the others go on.
 
     Parameters
     ----------
@@ -54,7 +54,8 @@ def convert(
     format
         Name of a reader, or ``"auto"`` to find it from the content.
     replace
-        Also make those volumes anew, from changed files or options, of which results have been computed.
+        Also make those volumes anew, from changed files or options, of which results have been computed, and those that
+        were made from another file of the same name.
     progress
         Report on standard error.
 
@@ -67,7 +68,7 @@ def convert(
     FormatError
         When a source does not exist or nothing in it can be read.
     ConfigError
-        When two sources would become one volume, or `labels` is no folder.
+        When two sources would become one volume, `labels` is no folder, or a label map fits several sources.
     """
     folder = Path(labels) if labels is not None else None
     if folder is not None and not folder.is_dir():
@@ -104,20 +105,35 @@ class _Convert:
 
     def __call__(self, task: ConversionTask) -> dict[str, Any]:
         item, identity = task.item, task.identity
+        if item.problem:
+            raise FormatError(item.problem)
         if identity is None:
             identity = get_format(item.format).identify(item)  # raises what planning met
         opened = open_cohort(self.cohort)
         files = (*item.files, *(label.path for label in task.labels))
         source = Source(uri=task.uri, sha256=file_sha256(files), format=item.format)
         settings = task.settings()
-        converter = {"package": "mri-io", "version": version("mri-io"), "config_hash": config_hash(settings)}
+        converter = {
+            "package": "mri-io",
+            "version": version("mri-io"),
+            "config_hash": config_hash(settings),
+            "source_path_sha256": task.place(),
+        }
         there = task.volume_id in opened
         if there:
             stored = opened[task.volume_id]
-            same = (stored.attributes.get("converter") or {}).get("config_hash") == converter["config_hash"]
+            former = stored.attributes.get("converter") or {}
+            same = former.get("config_hash") == converter["config_hash"]
             if stored.source is not None and stored.source.sha256 == source.sha256 and same:
                 return {"status": "skipped", "volume": task.volume_id}
-            self._check_replaceable(stored, task)
+            if not self.replace:
+                if former.get("source_path_sha256", task.place()) != task.place():
+                    raise StoreError(
+                        f"{item.path}: {stored.id} was converted from another file of this name, in another folder "
+                        f"({source.uri}), and would be replaced by it. If it is another scan, give it a name of its "
+                        "own (sub-X_ses-Y_...) or another cohort; if the file has moved: --replace"
+                    )
+                self._check_replaceable(stored, task)
         raw = get_format(item.format).read(item)
         with opened.create_volume(
             task.volume_id,
@@ -144,7 +160,7 @@ class _Convert:
             if not str(element.provenance.get("method")).startswith("convert ")
             or (element.type == "seg" and name not in given and task.item.format != "png-pairs")
         ]
-        if lost and not self.replace:
+        if lost:
             raise StoreError(
                 f"{task.item.path}: the file or the options differ from those that {stored.id} was converted from, "
                 f"and converting again would discard {', '.join(lost)}. To do so: --replace"

@@ -1,6 +1,8 @@
 """Readers of file formats, one file each, in one table; chosen by content."""
 
+import os
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 from mri_io.errors import ConfigError, FormatError, expected_got
@@ -29,7 +31,8 @@ def find_items(sources: Sequence[str | Path], format: str = "auto") -> list[Sour
     """Return the volumes in files and folders.
 
     A folder is taken as one data set if a reader knows its layout; otherwise its files are looked at one by one
-    (label maps in a folder ``labels`` are left to ``--labels``), and those of no known format are passed over.
+    (label maps in a folder ``labels`` are left to ``--labels``), and those of no known format are passed over. What
+    cannot be read, for want of permission for example, is an item with a `problem`.
 
     Raises
     ------
@@ -37,10 +40,10 @@ def find_items(sources: Sequence[str | Path], format: str = "auto") -> list[Sour
         When a source does not exist, or nothing in it is of a known (or the given) format.
     """
     readers = list(FORMATS.values()) if format == "auto" else [get_format(format)]
-    items: list[SourceItem] = []
+    items: dict[tuple[Path, str], tuple[SourceItem, Path]] = {}
     for source in sources:
-        path = Path(source)
-        if not path.exists():
+        path = Path(source).absolute()  # workers on other machines may have another working directory
+        if not _is_there(path):
             raise FormatError(f"{path}: there is no such file or folder.")
         found = _find(path, readers)
         if not found:
@@ -48,19 +51,46 @@ def find_items(sources: Sequence[str | Path], format: str = "auto") -> list[Sour
             raise FormatError(
                 expected_got("content", expected=f"one of the formats {names}", got="none of them", where=path)
             )
-        items += found
-    # A pair of files given as both, or a file and its folder, are one item.
-    return list({(item.path.resolve(), item.label): item for item in items}.values())
+        for item in found:
+            # A pair of files given as both, or a file and its folder, are one item.
+            items.setdefault((item.path.resolve(), item.label), (item, item.path.parent.relative_to(_folder(path))))
+    return _with_distinct_labels(list(items.values()))
+
+
+def _is_there(path: Path) -> bool:
+    try:
+        return path.exists()
+    except OSError:  # in a folder that may not be entered; looking for volumes says so
+        return True
+
+
+def _folder(source: Path) -> Path:
+    try:
+        return source if source.is_dir() else source.parent
+    except OSError:
+        return source.parent
 
 
 def _find(path: Path, readers: list[Format]) -> list[SourceItem]:
-    for reader in readers:
-        if reader.sniff(path):
-            return reader.find(path)
-    if not path.is_dir():
-        return []
-    items: list[SourceItem] = []
-    for child in sorted(path.iterdir()):
-        if not child.name.startswith(".") and not (child.is_dir() and child.name.lower() == "labels"):
-            items += _find(child, readers)
-    return items
+    try:
+        for reader in readers:
+            if reader.sniff(path):
+                return reader.find(path)
+        children = sorted(path.iterdir()) if path.is_dir() else []
+        children = [c for c in children if c.name[0] != "." and not (c.name.lower() == "labels" and c.is_dir())]
+    except OSError as error:
+        problem = f"{path}: cannot be read: {error.strerror or error}. Check its permissions, or leave it out."
+        return [SourceItem("", path, (), path.name, problem=problem)]
+    return [item for child in children for item in _find(child, readers)]
+
+
+def _with_distinct_labels(found: Sequence[tuple[SourceItem, Path]]) -> list[SourceItem]:
+    """Label items by their paths below the given folders, or below one that all share where those are the same."""
+    labels = [(folder / item.label).as_posix() for item, folder in found]
+    if len(set(labels)) < len(labels):
+        folders = [item.path.parent.resolve() for item, _ in found]
+        shared = os.path.commonpath(folders)
+        labels = [
+            (own.relative_to(shared) / item.label).as_posix() for (item, _), own in zip(found, folders, strict=True)
+        ]
+    return [replace(item, label=label) for (item, _), label in zip(found, labels, strict=True)]

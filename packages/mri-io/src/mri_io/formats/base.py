@@ -18,7 +18,8 @@ __all__ = ["Format", "Identity", "RawElement", "RawVolume", "SourceItem", "file_
 class SourceItem:
     """One volume to convert.
 
-    `path` is what errors name, `files` what its hash covers, `label` what progress shows.
+    `path`, absolute, is what errors name, `files` what its hash covers, `label` what progress and the record of
+    failures show, each item's own. `problem` says why it cannot be read, where that showed when it was found.
     """
 
     format: str
@@ -26,6 +27,7 @@ class SourceItem:
     files: tuple[Path, ...]
     label: str
     options: Mapping[str, Any] = field(default_factory=dict)
+    problem: str = ""
 
 
 @dataclass(frozen=True)

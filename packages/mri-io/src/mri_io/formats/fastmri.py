@@ -15,6 +15,9 @@ from mri_io.schema.attributes import Header
 __all__ = ["FastMriFormat"]
 
 
+_ARRAYS = ("kspace", "mask", "reconstruction_rss", "reconstruction_esc")
+
+
 class FastMriFormat:
     """Multi-coil and single-coil files with ``kspace`` and perhaps ``mask`` and a reconstruction.
 
@@ -62,6 +65,9 @@ class FastMriFormat:
                         fix="This HDF5 file holds no k-space; leave it out.",
                     )
                 )
+            for key in _ARRAYS:
+                if key in file and not isinstance(file[key], h5py.Dataset):
+                    raise FormatError(expected_got(key, expected="an array (HDF5 data set)", got="a group", where=path))
             kspace = file["kspace"]
             shape = kspace.shape
             if kspace.dtype.kind != "c" or len(shape) not in (3, 4):
@@ -113,7 +119,13 @@ def _header(xml: str) -> Header:
 
 
 def _header_xml(file: h5py.File) -> str:
-    return _text(file["ismrmrd_header"][()]) if "ismrmrd_header" in file else ""
+    header = file.get("ismrmrd_header")
+    if header is None:
+        return ""
+    if not isinstance(header, h5py.Dataset) or header.shape not in ((), (1,)):
+        got = "a group" if not isinstance(header, h5py.Dataset) else f"an array {header.shape}"
+        raise FormatError(expected_got("ismrmrd_header", expected="one string", got=got, where=file.filename))
+    return _text(np.ravel(header[()])[0])
 
 
 def _text(value: bytes | str) -> str:

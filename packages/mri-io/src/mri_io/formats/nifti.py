@@ -9,7 +9,8 @@ import nibabel
 import numpy as np
 
 from mri_io.errors import FormatError, NonFiniteError, expected_got
-from mri_io.formats.base import Identity, RawElement, RawVolume, SourceItem, identify, plain
+from mri_io.formats.base import Identity, RawElement, RawVolume, SourceItem, identify
+from mri_io.formats.names import bids_suffix, is_bids
 from mri_io.schema.attributes import Header
 
 __all__ = ["NiftiFormat", "contrast_of", "read_nifti", "stem_of"]
@@ -28,17 +29,16 @@ _CONTRASTS = re.compile(
 def contrast_of(stem: str) -> str:
     """Return the contrast that a file's name states, else ``image``.
 
-    Of names in the BIDS form it is the suffix; in others a known word is looked for, since the rest may be a person's
-    name.
+    Of names wholly in the BIDS form it is the suffix; in others a known word is looked for, since the rest may be a
+    person's name.
 
     Examples
     --------
     >>> contrast_of("sub-01_ses-2_T1w"), contrast_of("DOE_JOHN_t2"), contrast_of("DOE_JOHN")
     ('t1w', 't2', 'image')
     """
-    if stem.startswith("sub-"):
-        last = stem.rsplit("_", 1)[-1]
-        return plain(last).lower() if "_" in stem and "-" not in last else "image"
+    if is_bids(stem):
+        return (bids_suffix(stem) or "image").lower()
     found = _CONTRASTS.search(stem.lower())
     return found[1] if found else "image"
 

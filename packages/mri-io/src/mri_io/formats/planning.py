@@ -1,5 +1,6 @@
 """What a conversion will make: which file becomes which volume, with which label maps."""
 
+import hashlib
 import json
 import re
 from collections.abc import Mapping, Sequence
@@ -10,6 +11,7 @@ from typing import Any
 from mri_io.errors import ConfigError, FormatError, expected_got
 from mri_io.formats import FORMATS
 from mri_io.formats.base import Identity, SourceItem
+from mri_io.formats.names import stored_name
 from mri_io.formats.nifti import stem_of
 from mri_io.schema.elements import SCHEMA_VERSION
 from mri_io.store.cohort import Cohort
@@ -28,12 +30,15 @@ class LabelFile:
 
 @dataclass(frozen=True)
 class ConversionTask:
-    """One volume to make. `identity` is None when the file does not let itself be identified; `uri` is its name."""
+    """One volume to make.
+
+    `identity` is None when the file does not let itself be identified; `uri` is its name as it may be stored.
+    """
 
     item: SourceItem
-    identity: Identity | None
-    volume_id: str
-    uri: str
+    identity: Identity | None = None
+    volume_id: str = ""
+    uri: str = ""
     labels: tuple[LabelFile, ...] = ()
 
     def settings(self) -> dict[str, Any]:
@@ -46,8 +51,13 @@ class ConversionTask:
             "format": self.item.format,
             "labels": declared,
             "schema_version": SCHEMA_VERSION,
-            "group": self.item.options.get("group", ""),
+            "group": stored_name(self.item.options["group"]) if "group" in self.item.options else "",
         }
+
+    def place(self) -> str:
+        """Return a hash of the source's path, which tells it from another file of its name, on this machine."""
+        path = self.item.path.parent.resolve() / self.item.path.name
+        return hashlib.sha256(str(path).encode()).hexdigest()
 
 
 def plan_conversion(items: Sequence[SourceItem], cohort: Cohort, labels: Path | None) -> list[ConversionTask]:
@@ -59,7 +69,7 @@ def plan_conversion(items: Sequence[SourceItem], cohort: Cohort, labels: Path | 
     Raises
     ------
     ConfigError
-        When two files would be the same scan, or no label map fits any source.
+        When two files would be the same scan, or no label map fits any source, or one fits several.
     """
     matched = match_labels(labels, items) if labels is not None else {}
     maps = {label.path.resolve() for found in matched.values() for label in found}
@@ -72,17 +82,20 @@ def plan_conversion(items: Sequence[SourceItem], cohort: Cohort, labels: Path | 
     groups: dict[str, list[tuple[str, SourceItem, Identity]]] = {}
     tasks = []
     for item in items:
+        if item.problem:
+            tasks.append(ConversionTask(item))
+            continue
         try:
             identity = FORMATS[item.format].identify(item)
         except (FormatError, OSError, KeyError):
             # The worker meets the error again and reports it as this item's failure.
-            tasks.append(ConversionTask(item, None, "", item.path.name))
+            tasks.append(ConversionTask(item))
             continue
         session = f"_ses-{identity.session}" if identity.session else ""
         start = f"{identity.subject}{session}_acq-{identity.acquisition}_run-"
-        uri = without_patient(item.path.name, identity)
+        uri = stored_name(without_patient(item.path.name, identity))
         if "group" in item.options:
-            uri += f":{item.options['group']}"
+            uri += f":{stored_name(item.options['group'])}"
         groups.setdefault(start, []).append((uri, item, identity))
     for start, members in groups.items():
         runs = _run_numbers(cohort, start, [(uri, item.path) for uri, item, _ in members])
@@ -102,7 +115,8 @@ def _run_numbers(cohort: Cohort, start: str, sources: Sequence[tuple[str, Path]]
             number, source = int(volume_id.removeprefix(start)), cohort[volume_id].source
             taken.add(number)
             if source is not None:
-                runs[source.uri] = number
+                # Earlier versions stored names as they were.
+                runs[":".join(map(stored_name, source.uri.split(":")))] = number
     seen: dict[str, Path] = {}
     for uri, path in sorted(sources, key=lambda source: (source[0], str(source[1]))):
         if uri in seen:
@@ -123,18 +137,31 @@ def match_labels(folder: Path, items: Sequence[SourceItem]) -> dict[Path, list[L
     Where two stems fit, as ``sub-01`` and ``sub-01_T2w`` do ``sub-01_T2w_tissue.nii.gz``, the longer is taken. Names of
     label ids come from ``labels.json`` in the folder, ``{"<name>": {"1": "grey matter", ...}}``; without it they are
     ``label 1`` and so on.
+
+    Raises
+    ------
+    ConfigError
+        When a map is named after several files.
     """
     names = read_label_names(folder)
-    stems = {_stem(item): item.path for item in items if item.format != "png-pairs"}
+    stems: dict[str, list[Path]] = {}
+    for item in items:
+        same = stems.setdefault(_stem(item), [])
+        if item.format != "png-pairs" and item.path not in same:
+            same.append(item.path)
     found: dict[Path, list[LabelFile]] = {}
     for path in sorted(folder.glob("*.nii*")):
-        fitting = [stem for stem in stems if stem_of(path).startswith(f"{stem}_")]
+        fitting = [stem for stem, sources in stems.items() if sources and stem_of(path).startswith(f"{stem}_")]
         if not fitting:
             continue
         stem = max(fitting, key=len)
+        if len(stems[stem]) > 1:
+            got = " and ".join(str(source) for source in stems[stem][:3])
+            fix = "Give the sources names of their own, or convert them one by one with a folder of labels each."
+            raise ConfigError(expected_got("source of the labels", expected="one file", got=got, where=path, fix=fix))
         name = stem_of(path).removeprefix(f"{stem}_")
         declared = {int(key): text for key, text in names.get(name, {}).items()}
-        found.setdefault(stems[stem], []).append(LabelFile(path, name, declared))
+        found.setdefault(stems[stem][0], []).append(LabelFile(path, name, declared))
     return found
 
 

@@ -3,7 +3,7 @@
 import json
 import os
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -68,5 +68,6 @@ class Failures:
             yield
             return
         with storage_errors(self.path), self.path.with_name(".failures.lock").open("w") as lock:
-            fcntl.flock(lock, fcntl.LOCK_EX)
+            with suppress(OSError):  # a file system without locks: better a row lost in a race than none recorded
+                fcntl.flock(lock, fcntl.LOCK_EX)
             yield

@@ -1,0 +1,44 @@
+"""Names of files: which may be stored, and what stands for the others, since many are named after the patient."""
+
+import hashlib
+import re
+
+__all__ = ["bids_suffix", "is_bids", "stored_name"]
+
+_ENDING = re.compile(r"\.(nii|nii\.gz|h5|hdf5|mrd|cfl|hdr)$")
+_BIDS = re.compile(r"sub-[A-Za-z0-9]+(?:_[a-z]+-[A-Za-z0-9]+)*(?:_(?P<suffix>[A-Za-z0-9]+))?")
+_HARMLESS = re.compile(
+    r"file(_(brain|knee|prostate)(_AX[A-Z0-9]+)*)?(_?[0-9]+)*"  # as the fastMRI data set names its files
+    r"|name-[0-9a-f]{12}"  # made here
+    r"|(dataset|scan)[_-]?[0-9]*"  # groups in ISMRMRD files
+)
+
+
+def is_bids(stem: str) -> bool:
+    """Whether a name without ending has the form ``sub-X[_key-value]...[_suffix]``."""
+    return _BIDS.fullmatch(stem) is not None
+
+
+def bids_suffix(stem: str) -> str | None:
+    """Return the suffix, the contrast for images, of a name in the BIDS form, None where there is none."""
+    found = _BIDS.fullmatch(stem)
+    return found["suffix"] if found else None
+
+
+def stored_name(name: str) -> str:
+    """Return the name of a file, or of a group in a file, as the store may hold it.
+
+    Names in the BIDS form and those known to be harmless stay. Of any other the ending stays, after a hash by which the
+    file is known again. What this returns stays as it is when it is given again.
+
+    Examples
+    --------
+    >>> stored_name("sub-01_T1w.nii.gz"), stored_name("file1000.h5"), stored_name("DOE_JOHN_t1.nii.gz")
+    ('sub-01_T1w.nii.gz', 'file1000.h5', 'name-369597a2ffae.nii.gz')
+    """
+    found = _ENDING.search(name)
+    ending = found[0] if found else ""
+    stem = name.removesuffix(ending)
+    if is_bids(stem) or _HARMLESS.fullmatch(stem):
+        return name
+    return f"name-{hashlib.sha256(stem.encode()).hexdigest()[:12]}{ending}"
