@@ -134,7 +134,7 @@ def read_cfl(header):
 def test_bart_reads_what_is_written(tmp_path):
     first = tiny_cohort(tmp_path / "c", subjects=1, slices=3, coils=4, matrix=(10, 8)).volumes()[0]
     kspace, sens, image = (first[path] for path in ("kspace", "sens/espirit", "recon/reference"))
-    at = read_cfl(export(kspace, tmp_path, "bart", part="phase")[0])  # always complex
+    at = read_cfl(export(kspace, tmp_path, "bart", part="complex")[0])
     for slice_, coil, ky, kx in [(0, 0, 0, 0), (2, 3, 9, 7), (1, 2, 5, 3)]:
         assert at(d0=kx, d1=ky, d3=coil, d13=slice_) == kspace[slice_][coil, ky, kx]
     at = read_cfl(export(sens, tmp_path, "bart")[0])
@@ -191,8 +191,15 @@ def test_what_a_format_cannot_hold_is_refused(tmp_path, made, complex_image):
     cases = [
         ("kspace", "nifti", "magnitude", r"element for nifti: expected an image, reconstruction or label map"),
         ("kspace", "png", "magnitude", r"element for png: expected an image"),
-        ("kspace", "bart", "magnitude", r"BART has no place for dimensions \('frame', 'slice', 'coil'"),
+        ("kspace", "bart", None, r"BART has no place for dimensions \('frame', 'slice', 'coil'"),
         ("recon/x", "png", "complex", r"png cannot hold complex values. Choose --part magnitude or phase"),
+        (
+            "recon/x",
+            "bart",
+            "phase",
+            r"recon/x: part: expected complex, all that bart writes, got phase\. Leave --part",
+        ),
+        ("recon/x", "bart", "magnitude", r"part: expected complex, all that bart writes, got magnitude"),
         ("image/x", "nifti", "phase", r"the element is real and has no phase"),
         ("seg/x", "png", "magnitude", r"label ids above 255 do not fit a PNG with a palette; export nifti"),
         ("image/x", "dicom", "magnitude", r"format: expected nifti, png, bart, got 'dicom'"),

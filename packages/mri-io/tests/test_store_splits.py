@@ -94,6 +94,8 @@ def test_sizes_of_parts(tmp_path, count, fractions, sizes):
         ({"fractions": (0.8, 0.1, 0.2)}, r"fractions: expected three shares summing to 1, got \(0.8, 0.1, 0.2\)"),
         ({"fractions": (0.5, 0.5)}, "three shares"),
         ({"fractions": (1.2, -0.1, -0.1)}, "three shares"),
+        ({"fractions": (float("nan"), 0.5, 0.5)}, "three shares"),
+        ({"seed": -1}, "seed: expected a number from 0, got -1"),
         ({"counts": (19, 1, 1)}, r"c: numbers of .* subjects: expected three, at most 20 in all, got \(19, 1, 1\)"),
         ({"counts": (-1, 1, 1)}, "at most 20"),
     ],

@@ -127,8 +127,9 @@ def export(
     out: Annotated[Path, typer.Argument(help="Folder for the files.")],
     format: Annotated[str, typer.Option(help="nifti, png or bart.")] = "nifti",
     part: Annotated[
-        str, typer.Option(help="Of complex images: magnitude, phase, real, imag or complex.")
-    ] = "magnitude",
+        str | None,
+        typer.Option(help="Of complex images: magnitude, phase, real, imag or complex [magnitude; for bart complex]."),
+    ] = None,
     volume: Annotated[list[str] | None, typer.Option(help="Volume id; repeat for several [all].")] = None,
     replace: Annotated[bool, typer.Option("--replace", help="Overwrite files that exist.")] = False,
 ) -> None:

@@ -1,6 +1,7 @@
 """Descriptions of cohorts and volumes, as data and as tables for a person; the printing side of the commands."""
 
 import json
+import math
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -203,9 +204,11 @@ def split_sizes(train: float, val: float, test: float) -> dict[str, Any]:
     Raises
     ------
     ConfigError
-        When a number of subjects is not whole.
+        When a number of subjects is not whole, or no number.
     """
     sizes = (train, val, test)
+    if not all(math.isfinite(size) for size in sizes):
+        raise ConfigError(expected_got("sizes", expected="shares that sum to 1, or whole numbers", got=str(sizes)))
     if sum(sizes) <= 1 + 1e-6:
         return {"fractions": sizes}
     if any(size != int(size) for size in sizes):
@@ -249,7 +252,7 @@ def export_volumes(
     out: Path,
     *,
     format: str,
-    part: str = "magnitude",
+    part: str | None = None,
     volumes: Sequence[str] | None = None,
     replace: bool = False,
 ) -> list[Path]:

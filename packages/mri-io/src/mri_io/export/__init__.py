@@ -43,20 +43,26 @@ EXPORTERS: dict[str, Exporter] = {
 
 
 def exported_files(
-    element: Element, out: str | Path, format: str, *, part: str = "magnitude", replace: bool = False
+    element: Element, out: str | Path, format: str, *, part: str | None = None, replace: bool = False
 ) -> list[Path]:
     """Return the files that `export` would write, and raise what it would raise before it writes them."""
-    for what, value, known in (("format", format, EXPORTERS), ("part", part, PARTS)):
+    chosen = "magnitude" if part is None else part
+    for what, value, known in (("format", format, EXPORTERS), ("part", chosen, PARTS)):
         if value not in known:
             raise ConfigError(expected_got(what, expected=tuple(known), got=repr(value)))
+    if EXPORTERS[format].complex_only and part not in (None, "complex"):
+        fix = "Leave --part out, or choose another format."
+        raise ConfigError(
+            expected_got("part", expected=f"complex, all that {format} writes", got=part, where=element.folder, fix=fix)
+        )
     if element.dtype.kind != "c" and part in ("phase", "imag"):
         raise ConfigError(f"{element.folder}: part: the element is real and has no {part}. Leave --part out.")
     exporter, folder = EXPORTERS[format], Path(out)
     if part == "complex" and element.dtype.kind == "c" and not exporter.holds_complex:
         raise ConfigError(f"{element.folder}: {format} cannot hold complex values. Choose --part magnitude or phase.")
     stem = exported_stem(element)
-    if not exporter.complex_only and element.dtype.kind == "c" and part != "magnitude":
-        stem += f"_{part}"
+    if not exporter.complex_only and element.dtype.kind == "c" and chosen != "magnitude":
+        stem += f"_{chosen}"
     files = [folder / f"{stem}{ending}" for ending in exporter.endings(element)]
     present = [file for file in files if file.exists()]
     if present and not replace:
@@ -65,7 +71,7 @@ def exported_files(
 
 
 def export(
-    element: Element, out: str | Path, format: str, *, part: str = "magnitude", replace: bool = False
+    element: Element, out: str | Path, format: str, *, part: str | None = None, replace: bool = False
 ) -> list[Path]:
     """Write an element in another format.
 
@@ -79,7 +85,7 @@ def export(
     format
         A key of `EXPORTERS`.
     part
-        For complex images: a key of `PARTS`. ``bart`` always writes complex data.
+        For complex images: a key of `PARTS`, by default the magnitude. ``bart`` writes complex data and takes no other.
     replace
         Overwrite files that exist.
 
@@ -98,7 +104,7 @@ def export(
         When the files cannot be written.
     """
     files = exported_files(element, out, format, part=part, replace=replace)
-    convert = PARTS[part] if element.dtype.kind == "c" else np.asarray
+    convert = PARTS[part or "magnitude"] if element.dtype.kind == "c" else np.asarray
     token = uuid.uuid4().hex
     temporary = [file.with_name(f".{token}.{file.name}") for file in files]
     with storage_errors(Path(out)):

@@ -17,7 +17,7 @@ from mri_io.simulate.anatomy import load_anatomy
 from mri_io.simulate.coils import loop_sensitivities, ring_of_loops
 from mri_io.simulate.fourier import fft2c
 from mri_io.simulate.heads import CENTRE_MM, Contrast, Deformation
-from mri_io.simulate.raw_files import SimulatedScan, write_scans
+from mri_io.simulate.raw_files import SimulatedScan, check_seed, write_scans
 
 __all__ = ["LABELS", "simulate_brains", "simulate_head"]
 
@@ -72,10 +72,11 @@ def simulate_brains(
     Raises
     ------
     ConfigError
-        When a size is not positive or the matrix is odd.
+        When a size is not positive, the matrix is odd, or the seed negative.
     MissingPackageError
         Without nilearn.
     """
+    check_seed(seed)
     if min(subjects, slices, coils) < 1 or min(matrix) < 2 or any(n % 2 for n in matrix) or not 0 <= noise < np.inf:
         raise ConfigError(
             expected_got(

@@ -14,7 +14,7 @@ from scipy.special import j1
 
 from mri_io.errors import ConfigError, expected_got
 from mri_io.simulate.coils import loop_sensitivities, ring_of_loops
-from mri_io.simulate.raw_files import SimulatedScan, write_scans
+from mri_io.simulate.raw_files import SimulatedScan, check_seed, write_scans
 
 __all__ = ["Ellipse", "PhantomScan", "ellipse_phantom", "random_head", "shepp_logan", "simulate_phantoms"]
 
@@ -236,8 +236,9 @@ def simulate_phantoms(
     Raises
     ------
     ConfigError
-        When a size is not positive.
+        When a size is not positive, or the seed negative.
     """
+    check_seed(seed)
     if min(subjects, slices, coils, *matrix) < 1 or not 0 <= noise < np.inf:
         got = f"subjects={subjects}, slices={slices}, coils={coils}, matrix={matrix}, noise={noise}"
         raise ConfigError(expected_got("simulation", expected="positive numbers, noise >= 0", got=got))

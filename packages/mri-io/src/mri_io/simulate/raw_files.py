@@ -14,10 +14,11 @@ import ismrmrd
 import nibabel
 import numpy as np
 
+from mri_io.errors import ConfigError, expected_got
 from mri_io.simulate.fourier import ifft2c
 from mri_io.store.commit import storage_errors, write_json_atomic
 
-__all__ = ["SimulatedScan", "write_scans"]
+__all__ = ["SimulatedScan", "check_seed", "write_scans"]
 
 
 @dataclass(frozen=True)
@@ -34,6 +35,12 @@ class SimulatedScan:
     tr_ms: float
     flip_deg: float
     acquisition: str
+
+
+def check_seed(seed: int) -> None:
+    """Raise ConfigError unless numpy's generators take a seed."""
+    if seed < 0:
+        raise ConfigError(expected_got("seed", expected="a number from 0", got=seed))
 
 
 def write_scans(

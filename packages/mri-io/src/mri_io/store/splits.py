@@ -97,8 +97,10 @@ def make_split(
     Raises
     ------
     ConfigError
-        When the shares do not sum to one or there are too few subjects.
+        When the shares do not sum to one, there are too few subjects, or the seed is negative.
     """
+    if seed < 0:
+        raise ConfigError(expected_got("seed", expected="a number from 0", got=seed))
     strata: dict[str, Hashable] = {}
     for volume in cohort.volumes():
         if volume.subject_id not in strata:
@@ -128,7 +130,8 @@ def _sizes(
 ) -> tuple[int, int, int]:
     """Return the numbers of subjects of the three parts; ConfigError when they cannot be."""
     if counts is None:
-        if len(fractions) != 3 or min(fractions) < 0 or abs(sum(fractions) - 1) > 1e-6:
+        # The sum of shares that hold NaN is not "at most" anything.
+        if len(fractions) != 3 or min(fractions) < 0 or not abs(sum(fractions) - 1) <= 1e-6:
             raise ConfigError(expected_got("fractions", expected="three shares summing to 1", got=tuple(fractions)))
         # Largest remainder: whole numbers nearest to the shares that sum to all subjects; a share of 0 gets none.
         sizes = [int(share * subjects) for share in fractions]
