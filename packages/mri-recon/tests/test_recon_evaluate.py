@@ -89,6 +89,25 @@ def test_a_grid_of_another_size_is_refused(tmp_path):
         evaluate(cohort.path, reference="recon/reference", methods=["recon/cut"], part=None)
 
 
+def test_an_image_around_a_smaller_reference_is_cropped(tmp_path):
+    """As of fastMRI, whose references are the central part of what k-space covers."""
+    cohort = create_cohort(tmp_path / "c")
+    image = np.random.default_rng(0).random((1, 20, 14)).astype(np.float32)
+    affine = np.diag([2.0, 2.0, 5.0, 1.0])
+    shifted = affine.copy()
+    shifted[:2, 3] = 2 * 1, 2 * 4  # of the first pixel of the central part
+    with cohort.create_volume("sub-1_acq-x_run-1", subject_id="sub-1") as volume:
+        volume.write("recon/reference", image[:, 4:16, 1:13], provenance=MADE, affine=shifted)
+        volume.write("recon/unplaced", image, provenance=MADE)
+        volume.write("recon/placed", image, provenance=MADE, affine=affine)
+        volume.write("recon/elsewhere", image, provenance=MADE, affine=shifted)
+    options = {"reference": "recon/reference", "part": None}
+    rows = evaluate(cohort.path, methods=["recon/unplaced", "recon/placed"], **options)["rows"]
+    assert [row["nmse"] for row in rows] == [0, 0]
+    with pytest.raises(ShapeError, match="A larger image is cropped only if it has the same centre"):
+        evaluate(cohort.path, methods=["recon/elsewhere"], **options)
+
+
 def test_choices_are_named_when_one_is_wrong(shared, cli):
     done = cli("recon", "evaluate", shared.path, "--methods", "image/t1", "--region", "brain")
     assert done.status == 2

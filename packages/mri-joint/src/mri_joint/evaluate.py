@@ -10,6 +10,7 @@ from mri_io.store import Volume, open_cohort
 from mri_joint.errors import ConfigError, ElementNotFoundError, ShapeError, expected_got
 from mri_joint.metrics import METRICS as FOCUSED
 from mri_joint.metrics import image_metrics
+from mri_recon.cropping import on_grid_of
 from mri_recon.metrics import METRICS as IMAGE
 from mri_seg.metrics import METRICS as OVERLAP
 from mri_seg.metrics import dice
@@ -75,7 +76,7 @@ def evaluate(
     ElementNotFoundError
         When a volume lacks an element; nothing is left out silently.
     ShapeError
-        When grids differ.
+        When grids differ; only larger results with the same centre are cropped to the reference.
     """
     opened = open_cohort(cohort)
     volumes = opened.volumes(split, part)
@@ -104,13 +105,14 @@ def _rows(volume: Volume, reference: str, labels: str, methods: Mapping[str, tup
     tissue = volume[labels]
     names = {number: str(entry["name"]) for number, entry in tissue.labels.items()}
     target = tissue.numpy()
+    if target.shape != truth.shape:
+        raise ShapeError(
+            expected_got(labels, expected=f"{truth.shape} of {reference}", got=target.shape, where=volume.path)
+        )
     rows = []
     for method, (image_path, label_path) in methods.items():
-        shapes = {path: volume[path].shape for path in (image_path, label_path, labels)}
-        if set(shapes.values()) != {truth.shape}:
-            raise ShapeError(expected_got("grids", expected=truth.shape, got=shapes, where=volume.path))
-        image = np.abs(volume[image_path].numpy()).astype(np.float32)
-        predicted = volume[label_path].numpy()
+        image = np.abs(on_grid_of(volume[reference], volume[image_path])).astype(np.float32)
+        predicted = on_grid_of(volume[reference], volume[label_path])
         overlaps = {f"dice/{text}": dice(predicted == number, target == number) for number, text in names.items()}
         defined = [value for value in overlaps.values() if value is not None]
         rows.append(

@@ -8,7 +8,8 @@ import numpy as np
 from scipy import ndimage
 
 from mri_io.store import open_cohort
-from mri_recon.errors import ConfigError, ElementNotFoundError, ShapeError
+from mri_recon.cropping import on_grid_of
+from mri_recon.errors import ConfigError, ElementNotFoundError
 from mri_recon.metrics import METRICS, least_squares_scale, nmse, psnr, ssim
 
 __all__ = ["evaluate", "head_region"]
@@ -86,7 +87,7 @@ def evaluate(
     ElementNotFoundError
         When a volume lacks an element; nothing is left out silently.
     ShapeError
-        When images are on different grids.
+        When images are on different grids; only larger ones with the same centre are cropped to the reference.
     ConfigError
         For an unknown region or scale, or no methods.
     """
@@ -110,11 +111,7 @@ def evaluate(
         compared = (reference, *methods)
         inputs += [{"path": f"{volume.id}/{path}", "commit": volume[path].commit} for path in compared]
         for method in methods:
-            image = np.abs(volume[method].numpy()).astype(np.float64)
-            if image.shape != truth.shape:
-                raise ShapeError(
-                    f"{volume.path}: {method}: expected the grid {truth.shape} of {reference}, got {image.shape}."
-                )
+            image = np.abs(on_grid_of(volume[reference], volume[method])).astype(np.float64)
             if scale == "least-squares":
                 image = image * least_squares_scale(truth, image)
             row = {"volume_id": volume.id, "subject_id": volume.subject_id, "method": method}
