@@ -56,6 +56,15 @@ def test_lines_are_added_to_the_target_up_to_the_rate(lines: list[bool], rate: f
     assert mask.sum() == max(round(rate * len(lines)), sum(lines))
 
 
+def test_only_lines_that_were_measured_are_added():
+    target, measured = np.zeros((1, 1, 64), np.float32), np.zeros((1, 1, 64), np.float32)
+    target[..., 30:34] = measured[..., 20:44] = 1
+    half = mask_at_rate(target, 0.25, np.random.default_rng(0), measured)
+    assert half.sum() == 16
+    assert (half <= measured).all()
+    np.testing.assert_array_equal(mask_at_rate(target, 1.0, np.random.default_rng(0), measured), measured)
+
+
 def test_added_lines_differ_between_draws_and_repeat_with_the_seed():
     target = np.zeros((1, 1, 64), np.float32)
     draws = [mask_at_rate(target, 0.5, np.random.default_rng(seed)) for seed in (0, 0, 1)]

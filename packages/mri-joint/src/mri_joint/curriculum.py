@@ -62,7 +62,10 @@ def sampled_fraction(epoch: int, target: float, config: CurriculumConfig) -> flo
 
 
 def mask_at_rate(
-    mask: NDArray[np.number] | NDArray[np.bool_], rate: float, rng: np.random.Generator
+    mask: NDArray[np.number] | NDArray[np.bool_],
+    rate: float,
+    rng: np.random.Generator,
+    measured: NDArray[np.number] | NDArray[np.bool_] | None = None,
 ) -> NDArray[np.uint8]:
     """Add positions to a sampling mask, at random, until a fraction `rate` of all positions is sampled.
 
@@ -77,6 +80,8 @@ def mask_at_rate(
         Wanted sampled fraction; no position is taken away if it is below that of `mask`.
     rng
         Chooses the positions.
+    measured
+        Same shape, not zero where positions may be added; None for anywhere.
 
     Returns
     -------
@@ -84,7 +89,8 @@ def mask_at_rate(
         uint8, 1 where sampled, same shape.
     """
     sampled = np.asarray(mask) != 0
-    missing = np.flatnonzero(~sampled.ravel())
+    free = ~sampled if measured is None else ~sampled & (measured != 0)
+    missing = np.flatnonzero(free.ravel())
     wanted = round(rate * sampled.size) - int(sampled.sum())
     result = sampled.ravel().astype(np.uint8)
     if wanted > 0:
