@@ -11,7 +11,7 @@ import pytest
 import torch
 
 from mri_io.config import dump_config
-from mri_io.errors import ConfigError, FormatError
+from mri_io.errors import ConfigError, FormatError, ShapeError
 from mri_io.training import TrainingConfig, load_checkpoint, save_checkpoint
 from mri_joint.config import CurriculumConfig, DataConfig, InitConfig, RunConfig
 from mri_joint.data import ExampleTransform, undersample
@@ -133,11 +133,11 @@ def test_curriculum_starts_nearly_complete_and_ends_at_the_target_mask():
     config = tiny_config(100, labels=LABELS, curriculum=CurriculumConfig(epochs=4, steps_per_epoch=1, epsilon=0.0))
     task = JointTask(config)
     target = batch(config)["mask"]
-    full, fraction = task._curriculum_mask(target)
+    full, fraction = task._curriculum_mask(target, torch.ones_like(target))
     assert fraction == 1.0
     assert full.min() == 1
     task.config = config.model_copy(update={"curriculum": None})
-    unchanged, fraction = task._curriculum_mask(target)
+    unchanged, fraction = task._curriculum_mask(target, torch.ones_like(target))
     assert torch.equal(unchanged, target)
     assert fraction == pytest.approx(float(target.mean()))
 
@@ -184,6 +184,15 @@ def test_a_start_that_does_not_fit_is_refused(tmp_path: Path):
 def test_runs_without_sense_are_refused(fields: dict, message: str):
     with pytest.raises(ValueError, match=message):
         RunConfig(training=TrainingConfig(steps=4), **fields)
+
+
+def test_target_and_labels_are_on_one_grid():
+    config = tiny_config(labels=LABELS)
+    inputs = undersample(batch(config), batch(config)["mask"])
+    with pytest.raises(ShapeError, match=r"labels: expected the target's \(24, 20\), got \(24, 18\)"):
+        JointTask(config)(inputs | {"labels": inputs["labels"][..., 1:-1]})
+    with pytest.raises(ShapeError, match=r"target: expected a grid no larger .*24 x 20, got 24 x 22"):
+        JointTask(config)(inputs | {key: torch.zeros(2, 24, 22) for key in ("target", "labels")})
 
 
 def test_a_network_needs_labels():

@@ -9,7 +9,8 @@ import torch
 from typer.testing import CliRunner
 
 from mri_io.errors import ConfigError, ElementNotFoundError
-from mri_io.store import open_cohort
+from mri_io.schema import Provenance
+from mri_io.store import create_cohort, open_cohort
 from mri_io.testing import tiny_cohort
 from mri_io.training import load_checkpoint
 from mri_joint._cli import app
@@ -18,11 +19,13 @@ from mri_joint.evaluate import evaluate, parse_methods
 from mri_joint.run import run
 from mri_joint.testing import tiny_config, tiny_starts
 from mri_joint.training import JointTask, train
+from mri_recon.networks import VarNet
 from mri_recon.run import MaskConfig
 from mri_recon.run import run as run_reconstruction
 from mri_seg.run import run as run_segmentation
 
 MASK = MaskConfig(name="equispaced", acceleration=2)
+MADE = Provenance.of("mri-io", "test")
 
 
 @pytest.fixture(scope="module")
@@ -160,6 +163,75 @@ def test_the_result_is_named_after_the_mask_and_wrong_options_are_told_before_wo
     for wrong, told in (({"device": "cdua"}, "device: expected cpu, cuda"), ({"name": "a/b"}, "--name: element path")):
         with pytest.raises(ConfigError, match=told):
             run(folder / "cohort", finished.checkpoint, mask=MASK, part="test", **wrong)
+
+
+def changed_cohort(folder: Path, path: Path, change) -> Path:
+    """Write the cohort anew with `change` made to each array of a volume."""
+    made, source = create_cohort(path), open_cohort(folder / "cohort")
+    for volume in source.volumes():
+        with made.create_volume(volume.id, subject_id=volume.subject_id) as copy:
+            for name in ("kspace", "sens/espirit", "recon/reference", "seg/tissue"):
+                labels = volume[name].labels or None
+                copy.write(name, change(name, volume[name].numpy()), provenance=MADE, labels=labels)
+    made.write_split(source.split())
+    return path
+
+
+def test_slices_of_zeros_do_not_spoil_a_training(folder, tmp_path: Path):
+    def emptied(name, data):
+        data[0] = 0
+        return data
+
+    cohort = changed_cohort(folder, tmp_path / "empty", emptied)
+    for size in (1, 2):
+        config = configure(folder, 4)
+        training = config.training.model_copy(update={"batch_size": size})
+        result = train(cohort, config.model_copy(update={"training": training}), tmp_path / f"run{size}")
+        assert "nan" not in result.metrics.read_text()
+        assert "inf" not in result.metrics.read_text()
+        weights = load_checkpoint(result.checkpoint).state_dict
+        assert all(bool(torch.isfinite(weight).all()) for weight in weights.values())
+
+
+def test_a_target_that_is_the_central_part_is_compared_with_that_part(folder, tmp_path: Path):
+    def cut(name, data):
+        return data[:, 4:28, 4:20] if name in ("recon/reference", "seg/tissue") else data
+
+    cohort = changed_cohort(folder, tmp_path / "cut", cut)
+    result = train(cohort, configure(folder, 2), tmp_path / "run")
+    assert run(cohort, result.checkpoint, mask=MASK, name="cut", part="test").ok
+    (volume,) = open_cohort(cohort).volumes("default", "test")
+    assert volume["recon/cut"].shape == volume["seg/cut"].shape == (2, 32, 24)
+    (row,) = evaluate(cohort, methods={"x": ("recon/cut", "seg/cut")})["rows"]
+    truth = np.abs(volume["recon/reference"].numpy())
+    error = np.mean((np.abs(volume["recon/cut"].numpy()[:, 4:28, 4:20]) - truth) ** 2)
+    assert row["psnr"] == pytest.approx(10 * np.log10(truth.max() ** 2 / error), rel=1e-4)
+
+
+def test_what_was_not_acquired_is_sampled_neither_in_training_nor_after(folder, tmp_path: Path, monkeypatch):
+    acquired = np.zeros(24, np.uint8)
+    acquired[1::2] = acquired[8:16] = 1
+
+    cohort = changed_cohort(folder, tmp_path / "half", lambda name, x: x * acquired if name == "kspace" else x)
+    for volume in open_cohort(cohort).volumes():
+        volume.write("mask/acquired", acquired, dims=("kx",), provenance=MADE)
+    seen = []
+    forward = VarNet.forward
+
+    def watched(self, kspace, mask, maps=None):
+        seen.append(mask.numpy())
+        return forward(self, kspace, mask, maps)
+
+    monkeypatch.setattr(VarNet, "forward", watched)
+    result = train(cohort, configure(folder, 4), tmp_path / "run")
+    assert run(cohort, result.checkpoint, mask=MASK, name="half", part="test").ok
+    assert len(seen) > 6
+    assert not any((mask > acquired).any() for mask in seen)
+    assert max(mask.sum(axis=-1).max() for mask in seen) == acquired.sum()  # where the curriculum begins
+    (volume,) = open_cohort(cohort).volumes("default", "test")
+    inputs = {item["path"] for item in volume["recon/half"].provenance["inputs"]}
+    assert inputs == {"kspace", "mask/equispaced-r2", "mask/acquired", "sens/espirit"}
+    assert volume["mask/equispaced-r2"].numpy().sum() > acquired.sum() / 2
 
 
 def test_options_without_effect_are_refused(folder, finished, cli):

@@ -6,15 +6,18 @@ import torch
 
 from mri_io import create_cohort, verify
 from mri_io.config import load_config
-from mri_io.schema import Provenance
+from mri_io.schema import Header, Provenance, Source
+from mri_io.store import Split
 from mri_io.testing import tiny_cohort
 from mri_io.training import load_checkpoint
 from mri_recon.calibrate import calibrate
 from mri_recon.calibration import EspiritConfig
 from mri_recon.config import RunConfig
 from mri_recon.errors import ConfigError, ElementNotFoundError, ShapeError
-from mri_recon.physics import random_mask
+from mri_recon.networks import VarNet
+from mri_recon.physics import MASKS, random_mask
 from mri_recon.run import CgSenseConfig, MaskConfig, ZeroFilledConfig, load_network, run
+from mri_recon.sampling import Samples
 from mri_recon.training import train
 
 MADE = Provenance.of("mri-io", "test")
@@ -200,6 +203,127 @@ def test_the_default_mask_is_the_acquired_one(cohort):
     np.testing.assert_allclose(first["recon/zero-filled"].numpy(), expected, atol=2e-6)
 
 
+def acquired_cohort(path, acquired, dims, header=None, **cohort_options):
+    """A tiny cohort of scans that acquired only some samples."""
+    full = tiny_cohort(path.with_name("full"), subjects=3, matrix=MATRIX, **cohort_options)
+    scans = create_cohort(path)
+    shape = {("kx",): (1, -1), ("ky",): (-1, 1)}.get(dims)
+    pattern = acquired[:, None] if len(dims) == 3 else acquired.reshape(shape) if shape else acquired
+    for volume in full.volumes():
+        with scans.create_volume(volume.id, subject_id=volume.subject_id, header=header) as scan:
+            scan.write("kspace", volume["kspace"].numpy() * pattern, provenance=MADE)
+            for path in ("sens/espirit", "recon/reference"):
+                scan.write(path, volume[path].numpy(), provenance=MADE)
+            scan.write("mask/acquired", acquired, dims=dims, provenance=MADE)
+    scans.write_split(full.split())
+    return scans
+
+
+@pytest.mark.parametrize("dims", [("kx",), ("ky",), ("ky", "kx"), ("slice", "ky", "kx")])
+def test_a_chosen_mask_takes_no_sample_that_was_not_acquired(tmp_path, dims, rng):
+    sizes = dict(zip(("slice", "ky", "kx"), (2, *MATRIX), strict=True))
+    acquired = (rng.random([sizes[dim] for dim in dims]) < 0.6).astype(np.uint8)
+    acquired[(..., *(slice(sizes[dim] // 2 - 4, sizes[dim] // 2 + 4) for dim in dims if dim != "slice"))] = 1
+    scans = acquired_cohort(tmp_path / "scans", acquired, dims)
+    mask = MaskConfig(name="equispaced", acceleration=2, center_fraction=0.2)
+    assert run(scans.path, method="cg-sense", mask=mask, name="half").ok
+    volume = scans.volumes()[0]
+    drawn = volume["mask/equispaced-r2-c0.2"].numpy()
+    np.testing.assert_array_equal(drawn, MASKS["equispaced"](24, 2, 0.2, 0))  # stays what was drawn
+    masks = {"mask/equispaced-r2-c0.2", "mask/acquired"}
+    assert set(inputs_of(volume["recon/half"])) == {"kspace", "sens/espirit", *masks}
+    # The same as with one mask that is the product.
+    both = np.broadcast_to(drawn * (acquired[:, None] if dims == ("ky",) else acquired), (2, *MATRIX))
+    volume.write("mask/both", both.copy(), dims=("slice", "ky", "kx"), provenance=MADE)
+    assert volume["mask/both"].numpy().sum() < drawn.sum() * 2 * MATRIX[0]
+    run(scans.path, method="cg-sense", mask=MaskConfig(name="both"), name="both", part="train")
+    np.testing.assert_allclose(volume["recon/half"].numpy(), volume["recon/both"].numpy(), atol=1e-5)
+    # None means no further mask.
+    assert run(scans.path, method="cg-sense", mask=MaskConfig(name="none"), name="all").ok
+    assert run(scans.path, method="cg-sense", name="acquired").ok
+    assert inputs_of(volume["recon/all"]) == inputs_of(volume["recon/acquired"])
+    np.testing.assert_array_equal(volume["recon/all"].numpy(), volume["recon/acquired"].numpy())
+
+
+def test_lines_outside_the_padding_are_not_sampled(tmp_path):
+    """CG-SENSE would enforce zeros there. In ISMRMRD files the lines are rows, elsewhere columns."""
+    full = tiny_cohort(tmp_path / "full", subjects=2, matrix=MATRIX).volumes()[0]
+    scans = create_cohort(tmp_path / "scans")
+    for name, area in (("ismrmrd", np.s_[..., 5:20, :]), ("fastmri", np.s_[..., 5:20])):
+        kspace = np.zeros_like(full["kspace"].numpy())
+        kspace[area] = full["kspace"].numpy()[area]
+        options = {"subject_id": "sub-01", "header": Header(padding_left=5, padding_right=20)}
+        source = Source(uri="x", sha256="0" * 64, format=name)
+        with scans.create_volume(f"sub-01_acq-{name}_run-1", source=source, **options) as volume:
+            volume.write("kspace", kspace, provenance=MADE)
+            volume.write("sens/espirit", full["sens/espirit"].numpy(), provenance=MADE)
+            known = np.zeros((2, *MATRIX), np.uint8)
+            known[area] = 1
+            drawn = MASKS["equispaced"](24, 2, 0.08, 0)
+            volume.write("mask/known", known * drawn, dims=("slice", "ky", "kx"), provenance=MADE)
+    made = MaskConfig(name="equispaced", acceleration=2)
+    assert run(scans.path, method="cg-sense", mask=made, name="half").ok
+    assert run(scans.path, method="cg-sense", mask=MaskConfig(name="known"), name="known").ok
+    for volume in scans.volumes():
+        np.testing.assert_array_equal(volume["mask/equispaced-r2"].numpy(), drawn)
+        samples = Samples(volume, volume["kspace"], volume["mask/equispaced-r2"]).of_slice(0)
+        np.testing.assert_array_equal(np.broadcast_to(samples, MATRIX), volume["mask/known"][0])
+        np.testing.assert_allclose(volume["recon/half"].numpy(), volume["recon/known"].numpy(), atol=1e-5)
+
+
+def test_calibration_takes_no_sample_that_was_not_acquired(tmp_path):
+    lines = (np.abs(np.arange(24) - 12) <= 4).astype(np.uint8)
+    scans = acquired_cohort(tmp_path / "scans", lines, ("kx",))
+    for volume in scans.volumes():
+        volume.write("mask/wide", np.ones(24, np.uint8), dims=("kx",), provenance=MADE)
+    assert calibrate(scans.path, name="own").ok
+    assert calibrate(scans.path, mask="wide", name="wide").ok
+    volume = scans.volumes()[0]
+    np.testing.assert_array_equal(volume["sens/own"].numpy(), volume["sens/wide"].numpy())
+    assert set(inputs_of(volume["sens/wide"])) == {"kspace", "mask/wide", "mask/acquired"}
+
+
+def test_all_of_an_accelerated_scan_is_told_to_be_no_reference(tmp_path, caplog):
+    scans = acquired_cohort(tmp_path / "scans", (np.arange(24) % EVERY == 0).astype(np.uint8), ("kx",))
+    run(scans.path, method="zero-filled", mask=MaskConfig(name="none"), name="x")
+    told = [record.getMessage() for record in caplog.records if "no fully sampled reference" in record.getMessage()]
+    assert len(told) == 3  # once for each volume
+    assert told[0].endswith("mask/acquired has 12 of 24 samples")
+    caplog.clear()
+    mostly = (np.arange(24) % 3 != 0).astype(np.uint8)
+    few = acquired_cohort(tmp_path / "other" / "scans", mostly, ("kx",))
+    run(few.path, method="zero-filled", mask=MaskConfig(name="none"), name="x")
+    assert "no fully sampled reference" not in caplog.text
+
+
+@pytest.mark.parametrize("dims", [("kx",), ("ky", "kx"), ("slice", "ky", "kx")])
+def test_training_takes_no_sample_that_was_not_acquired(tmp_path, dims, monkeypatch):
+    sizes = dict(zip(("slice", "ky", "kx"), (2, *MATRIX), strict=True))
+    acquired = np.zeros([sizes[dim] for dim in dims], np.uint8)
+    acquired[..., 1::2] = acquired[..., 8:17] = 1
+    if "ky" in dims:
+        acquired[..., 3, :8] = 0
+    header = Header(padding_left=2, padding_right=22)
+    scans = acquired_cohort(tmp_path / "scans", acquired, dims, header)
+    seen = []
+    forward = VarNet.forward
+
+    def watched(self, kspace, mask, maps=None):
+        seen.append(mask.numpy())
+        return forward(self, kspace, mask, maps)
+
+    monkeypatch.setattr(VarNet, "forward", watched)
+    settings = ["model.cascades=1", "model.channels=2", "model.pools=1", "model.coil_maps=stored"]
+    settings += ["data.sampling.acceleration=2", "data.sampling.center_fraction=0.2", "training.batch_size=2"]
+    settings += ["training.steps=3", "training.loggers=[csv]", "training.progress=false"]
+    train(scans.path, load_config(RunConfig, None, settings), tmp_path / "run")
+    allowed = np.broadcast_to(acquired, (2, *MATRIX)).all(axis=0) & (np.abs(np.arange(24) - 11.5) < 10)
+    assert len(seen) == 5
+    for mask in seen:
+        assert mask[..., 10:14].all()
+        assert not (np.broadcast_to(mask, (len(mask), 1, *MATRIX)) > allowed).any()
+
+
 def test_a_rerun_skips_and_what_was_made_in_another_way_is_kept_unless_replaced(cohort, cli):
     command = ("recon", "run", cohort.path, "--method", "cg-sense", "--name", "x")
     assert cli(*command).out == "reconstruct x: 3 done, 0 skipped, 0 failed\n"
@@ -363,6 +487,28 @@ def test_functions_refuse_what_commands_cannot_ask_for(shared, tmp_path):
         calibrate(shared.path, config=ZeroFilledConfig())
     with pytest.raises(ElementNotFoundError, match="expected volumes to work on, found none"):
         run(create_cohort(tmp_path / "empty").path, method="zero-filled")
+
+
+@pytest.mark.parametrize("loss", ["l1", "ssim"])
+@pytest.mark.parametrize("model", [["coil_maps=stored"], ["combination=rss", "sens_channels=2", "sens_pools=1"]])
+def test_slices_of_zeros_do_not_spoil_a_training(cohort, tmp_path, loss, model):
+    """A scanner's empty slices: beside a slice with a signal, alone in a batch, and in validation."""
+    empty = create_cohort(tmp_path / "empty")
+    for volume in cohort.volumes():
+        with empty.create_volume(volume.id, subject_id=volume.subject_id) as copy:
+            for path in ("kspace", "sens/espirit", "recon/reference"):
+                data = volume[path].numpy()
+                data[0] = 0
+                copy.write(path, data, provenance=MADE)
+    empty.write_split(Split(name="default", train=("sub-01",), val=("sub-02",), test=("sub-03",)))
+    settings = [f"model.{s}" for s in ("cascades=1", "channels=2", "pools=1", *model)]
+    settings += ["training.steps=4", "training.log_every=1", "training.loggers=[csv]", "training.progress=false"]
+    for size in (1, 2):
+        config = load_config(RunConfig, None, [*settings, f"loss={loss}", f"training.batch_size={size}"])
+        result = train(empty.path, config, tmp_path / f"run{size}")
+        weights = load_checkpoint(result.checkpoint).state_dict
+        assert all(bool(torch.isfinite(weight).all()) for weight in weights.values())
+        assert "nan" not in result.metrics.read_text()
 
 
 def test_workers_give_the_same_as_this_process(cohort):

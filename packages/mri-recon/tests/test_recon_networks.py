@@ -7,6 +7,7 @@ import torch
 from mri_io.simulate import ellipse_phantom, shepp_logan
 from mri_recon.classical import cg_sense
 from mri_recon.config import RunConfig, VarNetConfig
+from mri_recon.cropping import center_crop
 from mri_recon.data import ExampleTransform
 from mri_recon.errors import ShapeError
 from mri_recon.losses import LOSSES
@@ -14,6 +15,7 @@ from mri_recon.networks import VarNet, build_network
 from mri_recon.physics import combine, equispaced_mask, expand, fft2c, ifft2c
 from mri_recon.run import apply_network
 from mri_recon.testing import complex_normal
+from mri_recon.training import HIGHEST_PSNR, mean_psnr
 
 LINES = torch.tensor([1.0, 0, 1, 0, 0, 1, 1, 1, 1, 1, 1, 0, 0, 1, 0, 1, 0, 0]).view(1, 1, 1, 18)
 
@@ -109,6 +111,38 @@ def test_losses_are_zero_at_the_target_and_scale_free(name: str) -> None:
     assert float(loss(target, target, peak)) == pytest.approx(0, abs=1e-5)
     assert float(loss(other, target, peak)) > 0.1
     assert float(loss(7 * other, 7 * target, 7 * peak)) == pytest.approx(float(loss(other, target, peak)), rel=1e-4)
+
+
+@pytest.mark.parametrize("name", sorted(LOSSES))
+def test_targets_of_zeros_do_not_count_in_a_loss(name: str) -> None:
+    loss, target = LOSSES[name](), complex_normal((3, 16, 16), 0, torch.complex64)
+    target[1] = 0
+    image = complex_normal((3, 16, 16), 1, torch.complex64).requires_grad_()
+    peak = target.abs().amax(dim=(-2, -1))
+    value = loss(image, target, peak)
+    assert value.item() == pytest.approx(loss(image[::2], target[::2], peak[::2]).item(), rel=1e-5)
+    value.backward()
+    assert image.grad is not None
+    assert torch.isfinite(torch.view_as_real(image.grad)).all()
+    assert [bool(torch.any(image.grad[n])) for n in range(3)] == [True, False, True]
+    empty = loss(image[1:2], target[1:2], peak[1:2])
+    assert (empty.item(), empty.requires_grad) == (0, True)
+
+
+def test_the_psnr_of_a_perfect_slice_is_finite() -> None:
+    target = torch.rand(2, 16, 16, generator=torch.Generator().manual_seed(0))
+    peak = target.amax(dim=(-2, -1))
+    assert float(mean_psnr(target, target, peak)) == pytest.approx(HIGHEST_PSNR)
+    assert float(mean_psnr(target + 0.1 * peak[:, None, None], target, peak)) == pytest.approx(20, abs=1e-3)
+
+
+@pytest.mark.parametrize(("full", "part"), [((9, 8), (4, 4)), ((6, 7), (3, 7)), ((5, 5), (5, 4))])
+def test_the_central_part_is_fastmris(full: tuple[int, int], part: tuple[int, int]) -> None:
+    image = np.arange(2 * full[0] * full[1]).reshape(2, *full)
+    top, left = int((full[0] - part[0]) / 2), int((full[1] - part[1]) / 2)
+    np.testing.assert_array_equal(center_crop(image, part), image[:, top : top + part[0], left : left + part[1]])
+    with pytest.raises(ShapeError, match="target: expected a grid no larger than that of the reconstruction, "):
+        center_crop(image, (full[0] + 1, 1))
 
 
 def slice_of_phantom(matrix: tuple[int, int] = (64, 56)) -> dict[str, np.ndarray]:

@@ -11,7 +11,8 @@ from torch import Tensor
 
 from mri_joint.config import RunConfig
 from mri_recon.config import RunConfig as ReconRunConfig
-from mri_recon.data import elements_of, input_scale, sampling_mask
+from mri_recon.data import elements_of, input_scale, measured_part, sampling_mask
+from mri_recon.sampling import MeasuredSamples
 
 __all__ = ["ExampleTransform", "elements", "undersample"]
 
@@ -25,26 +26,33 @@ def elements(config: RunConfig) -> tuple[str, ...]:
 class ExampleTransform:
     """Turn a sample of `mri_io.torch.SliceDataset` into an example.
 
-    It has ``kspace`` (coil, ky, kx) complete, ``mask`` (1, 1, kx), the target mask, ``maps`` (map, coil, y, x) where
-    the network reads them, ``target`` (y, x) and ``labels`` (y, x) int64.
+    It has ``kspace`` (coil, ky, kx) complete, ``mask`` (1, 1 or ky, kx), the target mask, ``measured``, of that shape,
+    one where a mask may sample, ``maps`` (map, coil, y, x) where the network reads them, ``target`` (y, x) and
+    ``labels`` (y, x) int64.
 
     Parameters
     ----------
     config
         The run.
+    measured
+        What the scans measured: masks take nothing else. None for all of k-space.
     """
 
-    def __init__(self, config: RunConfig) -> None:
+    def __init__(self, config: RunConfig, measured: MeasuredSamples | None = None) -> None:
         self.data = config.data
+        self.measured = measured
         self.with_maps = config.reconstruction.coil_maps == "stored"
 
     def __call__(self, sample: dict[str, Any], rng: np.random.Generator) -> dict[str, Any]:
         """Return the example; its mask is drawn with `rng`."""
         data = self.data
         kspace = torch.from_numpy(sample[data.kspace])
+        measured = measured_part(sample, self.measured)
+        mask = sampling_mask(kspace.shape[-1], data.sampling, rng) * measured
         example = {
             "kspace": kspace,
-            "mask": sampling_mask(kspace.shape[-1], data.sampling, rng),
+            "mask": mask,
+            "measured": measured.expand(mask.shape),
             "target": torch.from_numpy(sample[data.target]),
             "labels": torch.from_numpy(sample[data.labels].astype(np.int64)),
             "volume_id": sample["volume_id"],
@@ -62,7 +70,7 @@ def undersample(batch: dict[str, Any], mask: Tensor) -> dict[str, Any]:
     batch
         Examples as made by `ExampleTransform`, stacked.
     mask
-        (batch, 1, 1, kx), not zero where sampled.
+        (batch, 1, 1 or ky, kx), not zero where sampled.
 
     Returns
     -------

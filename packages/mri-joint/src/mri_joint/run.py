@@ -14,6 +14,7 @@ from mri_io.torch import check_device
 from mri_joint.errors import ConfigError
 from mri_joint.models import load_network
 from mri_recon.run import MaskConfig, apply_network, check_maps, reconstruct_slices, stored_mask
+from mri_recon.sampling import Samples
 from mri_seg.inference import predict
 
 __all__ = ["run"]
@@ -30,7 +31,8 @@ class _ProcessVolume(LoadsOnce):
 
     def __call__(self, volume: Volume) -> dict[str, Any]:
         network, config, checkpoint = self.loaded
-        kspace, mask = volume["kspace"], stored_mask(volume, self.mask)
+        kspace = volume["kspace"]
+        samples = Samples(volume, kspace, stored_mask(volume, self.mask))
         maps = None
         if config.reconstruction.coil_maps == "stored":
             name = self.options["maps"]
@@ -38,7 +40,7 @@ class _ProcessVolume(LoadsOnce):
         replace: bool = self.options["replace"]
         image_path, label_path = f"recon/{self.name}", f"seg/{self.name}"
         settings = {key: getattr(config, key).model_dump(mode="json") for key in ("reconstruction", "segmentation")}
-        inputs = [element for element in (kspace, mask, maps) if element is not None]
+        inputs = [kspace, *samples.masks, *([] if maps is None else [maps])]
         made = Provenance.of("mri-joint", "reconstruct", settings, inputs=inputs, weights_sha256=checkpoint.sha256)
         present = already_there(volume, image_path, made, replace=replace)
         if not present and not replace and label_path in volume:
@@ -50,7 +52,7 @@ class _ProcessVolume(LoadsOnce):
             def reconstruct(kspace: Tensor, mask: Tensor, maps: Tensor | None) -> Tensor:
                 return apply_network(network.reconstruction, kspace, mask, maps)
 
-            images = np.stack(reconstruct_slices(reconstruct, kspace, mask, maps, self.options["device"]))
+            images = np.stack(reconstruct_slices(reconstruct, kspace, samples, maps, self.options["device"]))
             affine = known_affine(volume, images.shape)
             dims = ("slice", "y", "x")
             volume.write(image_path, images, dims=dims, provenance=made, affine=affine, replace=replace)
@@ -92,7 +94,7 @@ def run(
     cohort, checkpoint
         The checkpoint is all that is needed of the training.
     mask
-        Which samples are used; by default the acquired ones.
+        Which of the acquired samples are used; by default all.
     maps
         Name of the coil maps; by default those of the training.
     name

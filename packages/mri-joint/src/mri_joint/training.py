@@ -15,9 +15,14 @@ from mri_io.training import train as train_task
 from mri_joint.config import RunConfig
 from mri_joint.curriculum import epoch_of, mask_at_rate, sampled_fraction
 from mri_joint.data import ExampleTransform, elements, undersample
+from mri_joint.errors import ShapeError, expected_got
 from mri_joint.models import JointOutput, build_network, warm_start
 from mri_joint.resolve import with_labels
-from mri_recon.losses import LOSSES
+from mri_recon.cropping import center_crop
+from mri_recon.data import masks_of_batch, with_signal
+from mri_recon.losses import LOSSES, zero_loss
+from mri_recon.sampling import MeasuredSamples
+from mri_recon.training import mean_psnr
 from mri_seg.data import augment
 from mri_seg.losses import SegmentationLoss
 
@@ -55,8 +60,23 @@ class JointTask(LightningModule):
 
     def forward(self, inputs: dict[str, Any]) -> JointOutput:
         """Reconstruct and segment what `undersample` returns."""
-        output: JointOutput = self.network(inputs["kspace"], inputs["mask"], inputs["maps"])
-        return output
+        image = self._image(inputs)
+        return JointOutput(image, self.network.segmentation(image.abs()[:, None]))
+
+    def _image(self, inputs: dict[str, Any]) -> Tensor:
+        """Return the reconstructions on the grid of target and labels, perhaps the central part of what k-space covers.
+
+        Raises
+        ------
+        ShapeError
+            When the two are not on one grid, or it is larger.
+        """
+        grid, labels = inputs["target"].shape[-2:], inputs["labels"].shape[-2:]
+        if grid != labels:
+            fix = "Give as data.target and data.labels elements on one grid."
+            raise ShapeError(expected_got("labels", expected=f"the target's {tuple(grid)}", got=tuple(labels), fix=fix))
+        image: Tensor = self.network.reconstruction(inputs["kspace"], inputs["mask"], inputs.get("maps")).image
+        return center_crop(image, grid)
 
     def losses(self, output: JointOutput, inputs: dict[str, Any]) -> dict[str, Tensor]:
         """Return the two losses and their weighted sum."""
@@ -72,15 +92,20 @@ class JointTask(LightningModule):
             part.eval()
 
     def training_step(self, batch: dict[str, Any], index: int) -> Tensor:
-        """Return the composite loss of a batch, sampled as the curriculum has it at this step."""
-        mask, fraction = self._curriculum_mask(batch["mask"])
-        inputs = undersample(batch, mask)
-        image = self.network.reconstruction(inputs["kspace"], inputs["mask"], inputs["maps"]).image
+        """Return the composite loss of a batch, sampled as the curriculum has it at this step.
+
+        Slices without signal do not count.
+        """
+        mask, fraction = self._curriculum_mask(masks_of_batch(batch["mask"]), masks_of_batch(batch["measured"]))
+        inputs = with_signal(undersample(batch, mask))
+        if not len(inputs["peak"]):
+            return zero_loss(self.network)
+        image = self._image(inputs)
         views, labels = self._views(image.abs(), inputs["labels"])
         output = JointOutput(image, self.network.segmentation(views[:, None]))
         losses = self.losses(output, inputs | {"labels": labels})
         values = {f"train/{name}": value for name, value in losses.items()}
-        self.log_dict(values | {"train/sampled_fraction": fraction}, batch_size=len(mask))
+        self.log_dict(values | {"train/sampled_fraction": fraction}, batch_size=len(image))
         return losses["loss"]
 
     def _views(self, images: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
@@ -93,27 +118,29 @@ class JointTask(LightningModule):
         changed = [augment(image[None], label, data.augment, rng) for image, label in pairs]
         return torch.cat([image for image, _ in changed]), torch.stack([label for _, label in changed])
 
-    def _curriculum_mask(self, target: Tensor) -> tuple[Tensor, float]:
-        """Return the masks (batch, 1, 1, kx) at this step and their mean sampled fraction."""
+    def _curriculum_mask(self, target: Tensor, measured: Tensor) -> tuple[Tensor, float]:
+        """Return the masks (batch, 1, 1 or ky, kx) at this step, within `measured`, and their mean sampled fraction."""
         curriculum = self.config.curriculum
         if curriculum is not None:
             epoch = epoch_of(self.global_step, curriculum, self.config.training.steps)
             rng = _rng_of_step()
             masks = []
-            for mask in target.cpu().numpy():
-                rate = sampled_fraction(epoch, float(mask.mean()), curriculum)
-                masks.append(mask_at_rate(mask, rate, rng))
+            for mask, free in zip(target.cpu().numpy(), measured.cpu().numpy(), strict=True):
+                # A mask without a sample, as of a slice that was not acquired, has no fraction to go to.
+                rate = sampled_fraction(epoch, float(mask.mean()), curriculum) if mask.any() else 0.0
+                masks.append(mask_at_rate(mask, rate, rng, free))
             target = torch.from_numpy(np.stack(masks)).to(target)
         return target, float(target.mean())
 
     def validation_step(self, batch: dict[str, Any], index: int) -> None:
         """Log the losses and the PSNR on the target mask, with each slice's maximum as the peak; gather overlaps."""
-        inputs = undersample(batch, batch["mask"])
+        inputs = with_signal(undersample(batch, masks_of_batch(batch["mask"])))
+        if not len(inputs["peak"]):
+            return
         output = self(inputs)
-        error = (output.image.abs() - inputs["target"].abs()).square().mean(dim=(-2, -1))
         values = {f"val/{name}": value for name, value in self.losses(output, inputs).items()}
-        values["val/psnr"] = (10 * torch.log10(inputs["peak"] ** 2 / error)).mean()
-        self.log_dict(values, batch_size=len(error), sync_dist=True)
+        values["val/psnr"] = mean_psnr(output.image, inputs["target"], inputs["peak"])
+        self.log_dict(values, batch_size=len(output.image), sync_dist=True)
         predicted, labels = output.logits.argmax(dim=1), inputs["labels"]
         for column, number in enumerate(self.config.labels or {}):
             p, r = predicted == number, labels == number
@@ -166,7 +193,7 @@ def train(cohort: str | Path, config: RunConfig, out: str | Path) -> TrainResult
     """
     config = with_labels(config, cohort)
     split = open_cohort(cohort).split(config.data.split)
-    transform = ExampleTransform(config)
+    transform = ExampleTransform(config, MeasuredSamples(cohort, config.data.kspace))
 
     def slices(part: str) -> SliceDataset:
         return SliceDataset(

@@ -10,11 +10,12 @@ import torch
 from mri_io.config import Config
 from mri_io.prep import PrepSummary, already_there, prepare_cohort, result_path
 from mri_io.schema import Provenance
-from mri_io.store import Volume, mask_array
+from mri_io.store import Volume
 from mri_io.torch import check_device
 from mri_recon.calibration import EspiritConfig, espirit
 from mri_recon.errors import ConfigError, FormatError
 from mri_recon.physics import calibration_region
+from mri_recon.sampling import Samples
 
 __all__ = ["CALIBRATIONS", "calibrate"]
 
@@ -33,14 +34,12 @@ class _CalibrateVolume:
 
     def __call__(self, volume: Volume) -> dict[str, Any]:
         kspace = volume["kspace"]
-        found = self.mask or ("acquired" if "mask/acquired" in volume else None)
-        inputs = [kspace] if found is None else [kspace, volume[f"mask/{found}"]]
-        made = Provenance.of("mri-recon", self.method, self.config, inputs=inputs)
+        samples = Samples(volume, kspace, None if self.mask is None else volume[f"mask/{self.mask}"])
+        made = Provenance.of("mri-recon", self.method, self.config, inputs=[kspace, *samples.masks])
         target = f"sens/{self.name}"
         if already_there(volume, target, made, replace=self.replace):
             return {"status": "skipped", "volume": volume.id}
         slices, coils, ny, nx = kspace.shape
-        mask = np.ones((1, 1), np.uint8) if found is None else mask_array(inputs[1])
         shape = (slices, self.config.maps, coils, ny, nx)
         _, estimate = CALIBRATIONS[self.method]
         with volume.writer(
@@ -49,7 +48,7 @@ class _CalibrateVolume:
             dtype=np.complex64,
             provenance=made,
             replace=self.replace,
-            attributes={"calibration_mask": found or "none"},
+            attributes={"calibration_mask": self.mask or ("none" if samples.acquired is None else "acquired")},
         ) as writer:
             empty = 0
             for number in range(slices):
@@ -58,8 +57,7 @@ class _CalibrateVolume:
                     empty += 1
                     writer.append(np.zeros((1, *shape[1:]), np.complex64))
                     continue
-                pattern = mask[number] if mask.ndim == 3 else mask
-                region = limited_region(pattern, (ny, nx), self.config.calibration)
+                region = limited_region(samples.of_slice(number), (ny, nx), self.config.calibration)
                 centre = torch.from_numpy(measured[(slice(None), *region)]).to(self.device)
                 maps = estimate(centre, (ny, nx), self.config).cpu().numpy()
                 if not maps.any():
@@ -86,8 +84,7 @@ def limited_region(mask: np.ndarray, shape: tuple[int, int], width: int) -> tupl
     width
         Largest width.
     """
-    pattern = np.broadcast_to(mask, shape) if mask.shape == (1, 1) else mask
-    region = calibration_region(pattern)
+    region = calibration_region(mask)
     limits = []
     for part, length in zip(region, shape, strict=True):
         low, high, _ = part.indices(length)
@@ -124,8 +121,8 @@ def calibrate(
     name
         Of the result, by default the method's.
     mask
-        Name of a stored mask: only its fully sampled centre is used, as if the scan had been accelerated so. By
-        default ``acquired`` where there is one, else all of k-space is taken as sampled.
+        Name of a stored mask: only its fully sampled centre is used, as if the scan had been accelerated so. Of
+        ``mask/acquired``, where there is one, always; else all of k-space is taken as acquired.
     split, part
         Restricts to a part of a split.
     scheduler, device

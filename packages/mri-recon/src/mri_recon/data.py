@@ -8,8 +8,17 @@ from torch import Tensor
 
 from mri_recon.config import DataConfig, RunConfig, SamplingConfig
 from mri_recon.physics import MASKS, combine, ifft2c, root_sum_of_squares
+from mri_recon.sampling import MeasuredSamples
 
-__all__ = ["ExampleTransform", "elements_of", "input_scale", "sampling_mask"]
+__all__ = [
+    "ExampleTransform",
+    "elements_of",
+    "input_scale",
+    "masks_of_batch",
+    "measured_part",
+    "sampling_mask",
+    "with_signal",
+]
 
 
 def elements_of(config: RunConfig) -> tuple[str, ...]:
@@ -40,6 +49,34 @@ def sampling_mask(
     return torch.from_numpy(mask.astype(np.float32))[None, None]
 
 
+def measured_part(sample: dict[str, Any], measured: MeasuredSamples | None) -> Tensor:
+    """Return what the scan measured of a sample's k-space, float32 (1, 1 or ky, 1 or kx), one where measured.
+
+    Parameters
+    ----------
+    sample
+        Of `mri_io.torch.SliceDataset`.
+    measured
+        Of the cohort; None for all of k-space.
+    """
+    found = None if measured is None else measured(sample["volume_id"], sample["slice"])
+    return torch.ones(1, 1, 1) if found is None else torch.from_numpy(found.astype(np.float32))[None]
+
+
+def masks_of_batch(masks: Tensor | list[Tensor]) -> Tensor:
+    """Return the masks of a batch as one tensor; beside masks of points those of lines become points, too."""
+    return masks if isinstance(masks, Tensor) else torch.stack(torch.broadcast_tensors(*masks))
+
+
+def with_signal(batch: dict[str, Any]) -> dict[str, Any]:
+    """Return the tensors of a batch without its elements whose k-space or target is zero, as some scanners add.
+
+    Nothing is to be learnt from them, and the root of a sum of squares has no gradient at zero.
+    """
+    seen = (batch["peak"] > 0) & (batch["kspace"] != 0).flatten(1).any(dim=1)
+    return {key: value[seen] for key, value in batch.items() if isinstance(value, Tensor)}
+
+
 def input_scale(kspace: Tensor, maps: Tensor | None) -> Tensor:
     """Return the maximum magnitude of the zero-filled image per batch element, (..., 1, 1, 1).
 
@@ -55,7 +92,7 @@ def input_scale(kspace: Tensor, maps: Tensor | None) -> Tensor:
 class ExampleTransform:
     """Turn a sample of `mri_io.torch.SliceDataset` into a training example.
 
-    The example has ``kspace`` (coil, ky, kx), masked and divided by `input_scale`, ``mask`` (1, 1, kx), ``maps``
+    The example has ``kspace`` (coil, ky, kx), masked and divided by `input_scale`, ``mask`` (1, 1 or ky, kx), ``maps``
     (map, coil, y, x) where they are stored, ``target`` (y, x) divided by the same scale, ``peak`` the target's
     maximum magnitude, and ``scale``.
 
@@ -65,16 +102,19 @@ class ExampleTransform:
         Names the elements and the sampling.
     with_maps
         Whether maps are read.
+    measured
+        What the scans measured: masks take nothing else. None for all of k-space.
     """
 
-    def __init__(self, data: DataConfig, *, with_maps: bool) -> None:
+    def __init__(self, data: DataConfig, *, with_maps: bool, measured: MeasuredSamples | None = None) -> None:
         self.data = data
         self.with_maps = with_maps
+        self.measured = measured
 
     def __call__(self, sample: dict[str, Any], rng: np.random.Generator) -> dict[str, Any]:
         """Return the example; its mask is drawn with `rng`."""
         full = torch.from_numpy(sample[self.data.kspace])
-        mask = sampling_mask(full.shape[-1], self.data.sampling, rng)
+        mask = sampling_mask(full.shape[-1], self.data.sampling, rng) * measured_part(sample, self.measured)
         return self.example(sample, mask)
 
     def example(self, sample: dict[str, Any], mask: Tensor) -> dict[str, Any]:

@@ -1,4 +1,4 @@
-"""Losses of reconstruction networks on magnitude images."""
+"""Losses of reconstruction networks on magnitude images; batch elements whose target is zero do not count."""
 
 import torch
 from jaxtyping import Float, Shaped
@@ -6,7 +6,7 @@ from torch import Tensor, nn
 
 from mri_recon.errors import ShapeError
 
-__all__ = ["LOSSES", "ComplexL1Loss", "L1Loss", "SsimLoss"]
+__all__ = ["LOSSES", "ComplexL1Loss", "L1Loss", "SsimLoss", "zero_loss"]
 
 
 class L1Loss(nn.Module):
@@ -17,7 +17,7 @@ class L1Loss(nn.Module):
     ) -> Tensor:
         """Return the loss, a scalar."""
         difference = _magnitude(image) - _magnitude(target)
-        return (difference.abs() / peak[:, None, None]).mean()
+        return _mean_of_signals(difference.abs() / _scale(peak)[:, None, None], peak)
 
 
 class ComplexL1Loss(nn.Module):
@@ -27,7 +27,7 @@ class ComplexL1Loss(nn.Module):
         self, image: Shaped[Tensor, "batch y x"], target: Shaped[Tensor, "batch y x"], peak: Float[Tensor, " batch"]
     ) -> Tensor:
         """Return the loss, a scalar."""
-        return ((image - target).abs() / peak[:, None, None]).mean()
+        return _mean_of_signals((image - target).abs() / _scale(peak)[:, None, None], peak)
 
 
 class SsimLoss(nn.Module):
@@ -60,13 +60,29 @@ class SsimLoss(nn.Module):
         if min(image.shape[-2:]) < self.window:
             raise ShapeError(f"ssim: expected at least {self.window} pixels, got {tuple(image.shape[-2:])}.")
         x, y = _magnitude(image)[:, None], _magnitude(target)[:, None]
-        c1, c2 = ((k * peak[:, None, None, None]) ** 2 for k in (self.k1, self.k2))
+        c1, c2 = ((k * _scale(peak)[:, None, None, None]) ** 2 for k in (self.k1, self.k2))
         moments = torch.cat([x, y, x * x, y * y, x * y], dim=1)
         mx, my, xx, yy, xy = nn.functional.avg_pool2d(moments, self.window, stride=1).split(1, dim=1)
         sample = self.window**2 / (self.window**2 - 1)
         vx, vy, vxy = sample * (xx - mx * mx), sample * (yy - my * my), sample * (xy - mx * my)
         value = (2 * mx * my + c1) * (2 * vxy + c2) / ((mx**2 + my**2 + c1) * (vx + vy + c2))
-        return 1 - value.mean()
+        return _mean_of_signals(1 - value, peak)
+
+
+def zero_loss(module: nn.Module) -> Tensor:
+    """Return the loss of a batch without any signal: zero, with gradients of zero for all that is trained."""
+    return torch.stack([0 * parameter.sum() for parameter in module.parameters() if parameter.requires_grad]).sum()
+
+
+def _scale(peak: Tensor) -> Tensor:
+    """Return peaks to divide by: any number where the target is zero, which does not count."""
+    return torch.where(peak > 0, peak, 1)
+
+
+def _mean_of_signals(values: Tensor, peak: Tensor) -> Tensor:
+    """Return the mean over the batch elements whose target is not zero, zero when there are none."""
+    seen = peak > 0
+    return torch.where(seen, values.flatten(1).mean(dim=1), 0).sum() / seen.sum().clamp_min(1)
 
 
 def _magnitude(image: Tensor) -> Tensor:

@@ -1,5 +1,6 @@
 """Reconstruct the volumes of a cohort by a classical method or a trained network, into the store."""
 
+import logging
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -13,7 +14,7 @@ from torch import Tensor
 from mri_io.config import Config, validate_config
 from mri_io.prep import LoadsOnce, PrepSummary, already_there, known_affine, prepare_cohort, result_path
 from mri_io.schema import Provenance
-from mri_io.store import Element, Volume, mask_array
+from mri_io.store import Element, Volume
 from mri_io.torch import check_device
 from mri_io.training import Checkpoint, load_checkpoint
 from mri_recon.classical import cg_sense, zero_filled
@@ -22,6 +23,7 @@ from mri_recon.data import input_scale
 from mri_recon.errors import ConfigError, ElementNotFoundError
 from mri_recon.networks import build_network
 from mri_recon.physics import MASKS
+from mri_recon.sampling import Samples
 
 __all__ = [
     "METHODS",
@@ -36,12 +38,15 @@ __all__ = [
     "stored_mask",
 ]
 
+_log = logging.getLogger(__name__)
+
 
 class MaskConfig(Config):
     """Which k-space samples a reconstruction may use.
 
-    `name` is ``none`` (all), ``acquired``, the name of a stored mask, or a kind of `MASKS`, which makes a stored mask
-    by the other fields; see `stored_name`. With any other name the other fields would do nothing and are refused.
+    `name` is ``none`` (all that was measured), ``acquired``, the name of a stored mask, or a kind of `MASKS`, which
+    makes a stored mask by the other fields; see `stored_name`. With any other name the other fields
+    would do nothing and are refused.
     """
 
     name: str | None = None
@@ -137,7 +142,7 @@ def apply_network(
 
 
 def stored_mask(volume: Volume, config: MaskConfig) -> Element | None:
-    """Return the mask element that a configuration names, made when it is a kind; None for all samples.
+    """Return the mask element that a configuration names, made when it is a kind; None for all that was measured.
 
     Raises
     ------
@@ -146,6 +151,13 @@ def stored_mask(volume: Volume, config: MaskConfig) -> Element | None:
     """
     name = config.name or ("acquired" if "mask/acquired" in volume else "none")
     if name == "none":
+        if "mask/acquired" in volume:
+            lines = volume["mask/acquired"].numpy() != 0
+            if lines.size > 1.5 * lines.sum():
+                _log.warning(
+                    "%s: the result of --mask none is no fully sampled reference: mask/acquired has %d of %d samples",
+                    volume.path, lines.sum(), lines.size,
+                )  # fmt: skip
         return None
     if name not in MASKS:
         return volume[f"mask/{name}"]
@@ -189,7 +201,7 @@ class _ReconstructVolume(LoadsOnce):
 
     def __call__(self, volume: Volume) -> dict[str, Any]:
         kspace = volume["kspace"]
-        mask = stored_mask(volume, self.mask)
+        samples = Samples(volume, kspace, stored_mask(volume, self.mask))
         maps_name = self.options["maps"]
         reconstruct: Callable[[Tensor, Tensor, Tensor | None], Tensor]
         if self.options["checkpoint"]:
@@ -210,13 +222,12 @@ class _ReconstructVolume(LoadsOnce):
                 return function(kspace, mask, maps, chosen)
 
         maps = _stored_maps(volume, maps_name or "espirit")
-        inputs = [element for element in (kspace, mask, maps) if element is not None]
+        inputs = [kspace, *samples.masks, *([] if maps is None else [maps])]
         made = Provenance.of("mri-recon", method, settings, inputs=inputs, weights_sha256=weights)
         target = f"recon/{self.name}"
         if already_there(volume, target, made, replace=self.options["replace"]):
             return {"status": "skipped", "volume": volume.id}
-        images = [image for image in reconstruct_slices(reconstruct, kspace, mask, maps, self.options["device"])]
-        stack = np.stack(images)
+        stack = np.stack(reconstruct_slices(reconstruct, kspace, samples, maps, self.options["device"]))
         volume.write(
             target,
             stack,
@@ -229,7 +240,7 @@ class _ReconstructVolume(LoadsOnce):
 
 
 def reconstruct_slices(
-    reconstruct: Callable[..., Tensor], kspace: Element, mask: Element | None, maps: Element | None, device: str
+    reconstruct: Callable[..., Tensor], kspace: Element, samples: Samples, maps: Element | None, device: str
 ) -> list[np.ndarray]:
     """Return the reconstructed slices of a volume, one slice of k-space in memory at a time.
 
@@ -237,24 +248,25 @@ def reconstruct_slices(
     ----------
     reconstruct
         Function of (kspace, mask, maps) on a batch of one; k-space is zero outside the mask.
-    kspace, mask, maps
-        Elements of the volume; no mask takes all samples.
+    kspace, maps
+        Elements of the volume.
+    samples
+        Of `kspace`, that may be used.
     device
         Where `reconstruct` runs.
 
     Raises
     ------
     ConfigError
-        When the mask samples nothing.
+        When the mask samples nothing that was measured.
     """
-    pattern = np.ones((1, kspace.shape[-1]), np.uint8) if mask is None else mask_array(mask)
-    if mask is not None and not pattern.any():
-        raise ConfigError(f"{mask.folder}: the mask samples nothing. Choose another --mask.")
+    if not any(samples.of_slice(number).any() for number in range(kspace.shape[0])):
+        where = " and ".join(str(mask.folder) for mask in samples.masks) or kspace.folder
+        raise ConfigError(f"{where}: the mask samples nothing that was measured. Choose another --mask.")
     images = []
     with torch.inference_mode():
         for number in range(kspace.shape[0]):
-            here = pattern[number] if pattern.ndim == 3 else pattern
-            m = torch.from_numpy(here.astype(np.float32)).to(device)[None, None]
+            m = torch.from_numpy(samples.of_slice(number).astype(np.float32)).to(device)[None, None]
             k = torch.from_numpy(kspace[number]).to(device)[None] * m
             s = None if maps is None else torch.from_numpy(maps[number]).to(device)[None]
             images.append(reconstruct(k, m, s)[0].cpu().numpy())
@@ -287,7 +299,7 @@ def run(
     checkpoint
         a trained network; the checkpoint is all that is needed of the training.
     mask
-        Which samples are used; by default the acquired ones.
+        Which of the acquired samples are used; by default all.
     maps
         Name of the coil maps, by default ``espirit`` or what the network was trained with; ``"none"`` combines by
         root sum of squares.
