@@ -442,7 +442,7 @@ def test_masks_that_fit_nothing_are_refused(cohort):
         (["run", "--method", "grappa"], 2, "method: expected one of zero-filled, cg-sense, got 'grappa'."),
         (["run", "--method", "cg-sense", "--set", "lambda=1"], 2, "lambda: unknown key"),
         (["run", "--method", "cg-sense", "--set", "iterations=0"], 2, "iterations: Input should be greater than or"),
-        (["run", "--method", "cg-sense", "--mask", "random", "--acceleration", "0.5"], 2, "mask: 1 problem(s):"),
+        (["run", "--method", "cg-sense", "--mask", "random", "--acceleration", "0.5"], 2, "mask:"),
         (["run", "--method", "cg-sense", "--mask", "random", "--mask-seed", "-1"], 2, "seed: Input should be greater"),
         (
             ["run", "--method", "cg-sense", "--mask", "none", "--acceleration", "8", "--mask-seed", "1"],

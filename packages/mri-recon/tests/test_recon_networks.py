@@ -8,7 +8,7 @@ from mri_io.simulate import ellipse_phantom, shepp_logan
 from mri_recon.classical import cg_sense
 from mri_recon.config import RunConfig, VarNetConfig
 from mri_recon.cropping import center_crop
-from mri_recon.data import ExampleTransform
+from mri_recon.data import ExampleTransform, masks_of_batch
 from mri_recon.errors import ShapeError
 from mri_recon.losses import LOSSES
 from mri_recon.networks import VarNet, build_network
@@ -143,6 +143,15 @@ def test_the_central_part_is_fastmris(full: tuple[int, int], part: tuple[int, in
     np.testing.assert_array_equal(center_crop(image, part), image[:, top : top + part[0], left : left + part[1]])
     with pytest.raises(ShapeError, match="target: expected a grid no larger than that of the reconstruction, "):
         center_crop(image, (full[0] + 1, 1))
+
+
+def test_masks_of_lines_and_of_points_are_one_batch() -> None:
+    """Volumes of one batch may have acquired other patterns."""
+    points = (torch.rand(1, 21, 18, generator=torch.Generator().manual_seed(0)) > 0.5).float()
+    masks = masks_of_batch([LINES[0], points])
+    assert masks.shape == (2, 1, 21, 18)
+    assert torch.equal(masks[0], LINES[0].expand(1, 21, 18))
+    assert torch.equal(masks[1], points)
 
 
 def slice_of_phantom(matrix: tuple[int, int] = (64, 56)) -> dict[str, np.ndarray]:
