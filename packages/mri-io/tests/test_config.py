@@ -54,12 +54,10 @@ def test_every_mistake_is_reported_at_once(tmp_path: Path):
     with pytest.raises(ConfigError) as caught:
         load_config(Run, path)
     message = str(caught.value)
-    assert "3 problem(s)" in message
     assert str(path) in message
-    assert "model.depth: unknown key" in message
-    assert "rte: unknown key" in message
+    assert "model.depth: unknown key. Known here: " in message
+    assert "rte: unknown key; did you mean rate? Known here: model, rate, name" in message
     assert "model.cascades: Input should be greater than 0 (got 0)" in message
-    assert "known keys: model, rate, name" in message
 
 
 @pytest.mark.parametrize(
@@ -122,7 +120,7 @@ def test_hash_is_the_sha256_of_canonical_json():
 def test_configurations_are_frozen_and_validated():
     with pytest.raises(ValueError, match="frozen"):
         Run().rate = 2.0  # type: ignore[misc]
-    with pytest.raises(ConfigError, match="here: 1 problem"):
+    with pytest.raises(ConfigError, match=r"here:\n  rate"):
         validate_config(Run, {"rate": "fast"}, where="here")
 
 

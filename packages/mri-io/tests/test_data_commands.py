@@ -162,6 +162,19 @@ def test_gc_removes_what_a_killed_writer_left(cli, cohort):
     assert cli("verify", cohort.path).status == 0
 
 
+def test_an_empty_source_is_not_the_current_folder(cli, cohort, tmp_path):
+    done = cli("convert", "", tmp_path / "new")
+    assert (done.status, "got an empty name" in done.err) == (2, True)
+    assert not (tmp_path / "new").exists()
+
+
+def test_a_share_too_small_for_a_subject_is_pointed_out(cli, cohort):
+    done = cli("split", cohort.path, "--train", 0.9, "--val", 0.05, "--test", 0.05, "--name", "small")
+    assert done.status == 0
+    assert "warning: too few subjects for the share of" in done.err
+    assert "too few" not in cli("split", cohort.path, "--train", 1, "--val", 1, "--test", 1, "--name", "small").err
+
+
 def test_index_and_split(cli, cohort):
     done = cli("split", cohort.path, "--train", 1, "--val", 1, "--test", 1, "--seed", 5, "--name", "other")
     assert (done.status, done.out) == (0, "other: 1 train, 1 val, 1 test subjects\n")

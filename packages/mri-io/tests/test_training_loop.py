@@ -15,6 +15,7 @@ import torch
 from mri_io.config import load_config
 from mri_io.errors import ConfigError, FormatError, MissingPackageError, NonFiniteError
 from mri_io.training import load_checkpoint, set_seed
+from mri_io.training.interruption import TrainingInterruptedError
 
 SCRIPT = Path(__file__).with_name("training_toy.py")
 spec = importlib.util.spec_from_file_location("training_toy", SCRIPT)
@@ -74,6 +75,32 @@ def test_interrupted_twice_gives_the_same_bits(whole, tmp_path: Path):
     assert resumed_task.seen == task.seen[28 * 2 :]
     first, second = (torch.load(r.checkpoint.with_name("last.ckpt"), weights_only=True) for r in (result, resumed))
     assert_same(first, second)  # optimiser, schedule, average, callbacks
+
+
+def test_ctrl_c_finishes_the_step_and_loses_nothing(whole, tmp_path: Path, monkeypatch):
+    step = toy.ToyTask.training_step
+
+    def pressing(self, batch, batch_idx):
+        if self.global_step == 10 and not self.pressed:
+            self.pressed = not again  # a batch is two halves: the second press comes before the step is done
+            signal.raise_signal(signal.SIGINT)
+        return step(self, batch, batch_idx)
+
+    again = False
+    monkeypatch.setattr(toy.ToyTask, "pressed", False, raising=False)
+    with monkeypatch.context() as patch:
+        patch.setattr(toy.ToyTask, "training_step", pressing)
+        with pytest.raises(TrainingInterruptedError, match="run: interrupted after step 11 of 40") as stopped:
+            toy.run(tmp_path / "run", configure())
+        again = True
+        with pytest.raises(KeyboardInterrupt):
+            toy.run(tmp_path / "at-once", configure())
+    assert stopped.value.exit_code == 130
+    assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
+    resumed = toy.run(tmp_path / "run", configure())
+    assert resumed.resumed_from == 11
+    assert load_checkpoint(resumed.checkpoint).sha256 == load_checkpoint(whole[0].checkpoint).sha256
+    assert resumed.metrics.read_bytes() == whole[0].metrics.read_bytes()
 
 
 def assert_same(first, second) -> None:

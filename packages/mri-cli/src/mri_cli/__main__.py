@@ -50,7 +50,10 @@ def demo(
         str,
         typer.Option(help="'full' (about ten minutes on two cores) or 'tiny' (the same steps, too short to learn)."),
     ] = "full",
-    dry_run: Annotated[bool, typer.Option("--dry-run", help="Print the commands, run nothing.")] = False,
+    dry_run: Annotated[
+        bool,
+        typer.Option("--dry-run", help="Print the commands (and write the configurations they name), run nothing."),
+    ] = False,
 ) -> None:
     """Run the main job from raw files to a report, printing every command."""
     from mri_cli.demo import run_demo

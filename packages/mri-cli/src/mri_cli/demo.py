@@ -210,17 +210,20 @@ def run_demo(out: Path, *, size: str = "full", dry_run: bool = False) -> None:
     size
         A key of `SIZES`.
     dry_run
-        Print the commands and run nothing.
+        Print the commands and run nothing; the configurations that they name are written.
 
     Raises
     ------
     DemoError
         When a package is missing or a command fails; the message names the command to repeat.
+    typer.BadParameter
+        For an unknown size.
     """
     if size not in SIZES:
-        raise DemoError(f"--size: expected one of {', '.join(SIZES)}, got {size!r}.")
+        raise typer.BadParameter(f"expected one of {', '.join(SIZES)}, got {size!r}.", param_hint="--size")
     plan = list(stages(out, SIZES[size]))
     if dry_run:
+        _write_configs(out / "configs")  # which the printed commands name
         for stage in plan:
             typer.echo(str(stage))
         return

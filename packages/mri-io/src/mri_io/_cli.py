@@ -11,7 +11,7 @@ Json = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 
 
 def convert(
-    sources: Annotated[list[Path], typer.Argument(help="Files or folders; the last argument is the cohort.")],
+    sources: Annotated[list[str], typer.Argument(help="Files or folders; the last argument is the cohort.")],
     cohort: Annotated[Path, typer.Argument(help="Folder of the cohort; made when there is none.")],
     labels: Annotated[Path | None, typer.Option(help="Folder of label maps STEM_NAME.nii.gz.")] = None,
     scheduler: Scheduler = "sync",
@@ -103,6 +103,14 @@ def split(
     made = make_split(opened, name, seed=seed, **split_sizes(train, val, test))
     opened.write_split(made)
     typer.echo(f"{name}: {len(made.train)} train, {len(made.val)} val, {len(made.test)} test subjects")
+    wanted = {"train": train, "val": val, "test": test}
+    empty = [part for part, share in wanted.items() if share and not getattr(made, part)]
+    if empty:
+        typer.echo(
+            f"warning: too few subjects for the share of {' and '.join(empty)}; give numbers, e.g. --train 2 --val 1 "
+            "--test 1",
+            err=True,
+        )
 
 
 def stats(

@@ -4,8 +4,9 @@ import hashlib
 import json
 import re
 from collections.abc import Mapping, Sequence
+from difflib import get_close_matches
 from pathlib import Path
-from typing import Any, Literal, TypeVar, get_origin
+from typing import Any, Literal, TypeVar, get_args, get_origin
 
 import yaml
 from pydantic import BaseModel, ConfigDict, ValidationError
@@ -75,13 +76,32 @@ def validate_config(cls: type[C], values: Mapping[str, Any], *, where: str = "co
         for item in error.errors():
             key = ".".join(str(part) for part in item["loc"]) or "(top level)"
             if item["type"] == "extra_forbidden":
-                problems.append(f"{key}: unknown key")
+                *section, wrong = item["loc"]
+                known = _known_keys(cls, section)
+                close = get_close_matches(str(wrong), known, 1)
+                meant = f"; did you mean {close[0]}?" if close else "."
+                problems.append(f"{key}: unknown key{meant}" + (f" Known here: {', '.join(known)}" if known else ""))
             else:
                 problems.append(f"{key}: {item['msg']} (got {item['input']!r})")
-        known = ", ".join(cls.model_fields)
-        raise ConfigError(
-            f"{where}: {len(problems)} problem(s):\n  " + "\n  ".join(problems) + f"\n  known keys: {known}"
-        ) from None
+        raise ConfigError(f"{where}:\n  " + "\n  ".join(problems)) from None
+
+
+def _known_keys(cls: type[BaseModel], section: Sequence[int | str]) -> list[str]:
+    """Return the keys of the section of a configuration that the location of an error names."""
+    kinds = [cls]
+    for part in section:
+        fields = [kind.model_fields[str(part)].annotation for kind in kinds if str(part) in kind.model_fields]
+        if fields:  # else the tag of a member of a union, which stands in the location too
+            kinds = [kind for field in fields for kind in _models_in(field)]
+        else:
+            kinds = [k for k in kinds if any(f.default == part for f in k.model_fields.values())] or kinds
+    return list(dict.fromkeys(name for kind in kinds for name in kind.model_fields))
+
+
+def _models_in(annotation: Any) -> list[type[BaseModel]]:
+    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
+        return [annotation]
+    return [model for part in get_args(annotation) for model in _models_in(part)]
 
 
 def dump_config(config: Config) -> str:

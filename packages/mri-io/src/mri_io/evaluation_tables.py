@@ -41,8 +41,12 @@ def print_evaluation(evaluation: Mapping[str, Any]) -> None:
     rows: Sequence[Mapping[str, Any]] = evaluation["rows"]
     metrics: Mapping[str, Mapping[str, str]] = evaluation["metrics"]
     volumes = len({row["volume_id"] for row in rows})
-    settings = ", ".join(f"{key} {value}" for key, value in evaluation["config"].items() if key != "methods")
-    table = Table(title=f"{evaluation['name']}: mean ± sd over {volumes} volumes ({settings})")
+    config = {key: value for key, value in evaluation["config"].items() if key != "methods" and value is not None}
+    if "part" not in config:
+        config.pop("split", None)  # all volumes were taken
+    settings = ", ".join(f"{key} {value}" for key, value in config.items())
+    count = f"{volumes} volume{'' if volumes == 1 else 's'}"
+    table = Table(title=f"{evaluation['name']}: mean ± sd over {count} ({settings})")
     table.add_column("method", overflow="fold")
     labels = list(dict.fromkeys(str(row["label"]) for row in rows if "label" in row))
     if labels:

@@ -77,7 +77,14 @@ def label_names(cohort: str | Path, path: str, split: str, part: str = "train") 
     """
     found: dict[int, str] = {}
     first: dict[int, str] = {}
-    for volume in open_cohort(cohort).volumes(split, part):
+    volumes = open_cohort(cohort).volumes(split, part)
+    if not any(path in volume for volume in volumes):
+        others = sorted({other for volume in volumes for other in volume.elements() if other.startswith("seg/")})
+        raise ElementNotFoundError(
+            f"{cohort}: no volume of part {part!r} has {path}. Label maps there: {', '.join(others) or 'none'}. "
+            "Choose one: --set data.labels=seg/NAME"
+        )
+    for volume in volumes:
         for number, entry in (volume[path].labels if path in volume else {}).items():
             name = found.setdefault(number, entry["name"])
             first.setdefault(number, volume.id)

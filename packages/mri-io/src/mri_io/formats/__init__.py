@@ -38,10 +38,14 @@ def find_items(sources: Sequence[str | Path], format: str = "auto") -> list[Sour
     ------
     FormatError
         When a source does not exist, or nothing in it is of a known (or the given) format.
+    ConfigError
+        When a source has an empty name.
     """
     readers = list(FORMATS.values()) if format == "auto" else [get_format(format)]
     items: dict[tuple[Path, str], tuple[SourceItem, Path]] = {}
     for source in sources:
+        if not str(source):
+            raise ConfigError("convert: expected a file or folder, got an empty name. Is a variable not set?")
         path = Path(source).absolute()  # workers on other machines may have another working directory
         if not _is_there(path):
             raise FormatError(f"{path}: there is no such file or folder.")

@@ -138,7 +138,7 @@ def _panel(panel: VolumePanel) -> dict[str, Any]:
         "subject": panel.subject,
         "slice": panel.slice,
         "image": _image(figure),
-        "alt": f"Slice {panel.slice} of {panel.volume}: {', '.join(panel.images)}, with error maps and label overlays",
+        "alt": f"Slice {panel.slice} of {panel.volume}: {', '.join(panel.images)}",
         "legend": legend,
         "has_error": panel.reference is not None,
     }

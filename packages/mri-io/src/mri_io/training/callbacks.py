@@ -13,6 +13,7 @@ from mri_io.errors import ConfigError, NonFiniteError
 from mri_io.store.durable import flush_folder
 from mri_io.training.checkpoint import write_checkpoint
 from mri_io.training.config import TrainingConfig
+from mri_io.training.interruption import Interruption, TrainingInterruptedError
 from mri_io.training.seeding import set_seed
 
 __all__ = ["BestWeights", "MovingAverage", "RunState", "StepSeed"]
@@ -69,6 +70,8 @@ class RunState(Callback):
         Called first, e.g. to flush metrics.csv.
     start_step
         Optimiser steps taken before this process.
+    interruption
+        Asks to stop after the step, on a single device.
     """
 
     def __init__(
@@ -78,9 +81,10 @@ class RunState(Callback):
         header: Callable[[int, bool], dict[str, Any]],
         before_save: Sequence[Callable[[], None]],
         start_step: int,
+        interruption: Interruption,
     ) -> None:
         self.path, self.config, self.header = path, config, header
-        self.before_save, self.start_step = before_save, start_step
+        self.before_save, self.start_step, self.interruption = before_save, start_step, interruption
         self._complete = False
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
@@ -93,11 +97,18 @@ class RunState(Callback):
         total.ready = total.completed = batches
 
     def on_train_batch_start(self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int) -> None:
-        """Save when the interval is reached."""
+        """Save when the interval is reached, or when training is to stop."""
         step = trainer.global_step
-        due = step > self.start_step and step % self.config.checkpoint_every == 0
+        # Several devices would not all stop before the same step.
+        stop = self.interruption.asked and trainer.world_size == 1
+        due = step > self.start_step and (stop or step % self.config.checkpoint_every == 0)
         if due and batch_idx % self.config.accumulate == 0:
             self._save(trainer, pl_module)
+        if stop and batch_idx % self.config.accumulate == 0:
+            raise TrainingInterruptedError(
+                f"{self.path.parent.name}: interrupted after step {step} of {self.config.steps}; nothing is lost. "
+                "To continue run the same command again."
+            )
 
     def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Save the end of the run, before the moving average replaces the weights."""

@@ -20,6 +20,7 @@ from mri_io.training.callbacks import BestWeights, MovingAverage, RunState, Step
 from mri_io.training.checkpoint import SplitLike, make_header, read_raw
 from mri_io.training.config import TrainingConfig
 from mri_io.training.folder import Earlier, RunFolder
+from mri_io.training.interruption import Interruption, interruptible
 from mri_io.training.loaders import Collate, TrainBatches, ValidationBatches
 from mri_io.training.loggers import make_loggers
 from mri_io.training.metrics import MetricsTable
@@ -103,6 +104,8 @@ def train(
         asked for that is not there.
     NonFiniteError
         If the loss becomes NaN or infinite.
+    TrainingInterruptedError
+        After Ctrl-C, once the step is finished and last.ckpt is written.
     MissingPackageError
         If a logger is asked for that is not installed.
     """
@@ -112,8 +115,8 @@ def train(
     if not earlier.complete:
         folder.start(config)
         run = _Run(task, kind, config, split, folder, earlier, monitor, mode)
-        with _environment(config.training):
-            steps = run.fit(train_data, val_data, collate or _default_collate())
+        with _environment(config.training), interruptible() as interruption:
+            steps = run.fit(train_data, val_data, collate or _default_collate(), interruption)
     if getattr(rank_zero_only, "rank", 0) == 0:
         folder.finish(config.training)
     if torch.distributed.is_available() and torch.distributed.is_initialized():
@@ -146,7 +149,7 @@ class _Run:
         settings: TrainingConfig = self.config.training
         return settings
 
-    def fit(self, train_data: Any, val_data: Any | None, collate: Collate) -> int:
+    def fit(self, train_data: Any, val_data: Any | None, collate: Collate, interruption: Interruption) -> int:
         settings, start = self.settings, self.earlier.step
         holder: list[Trainer] = []
         validates = val_data is not None
@@ -172,7 +175,9 @@ class _Run:
             num_sanity_val_steps=0,
             log_every_n_steps=settings.log_every,
             logger=loggers or False,
-            callbacks=self._callbacks([x.flush for x in loggers if isinstance(x, MetricsTable)], validates),
+            callbacks=self._callbacks(
+                [x.flush for x in loggers if isinstance(x, MetricsTable)], interruption, validates=validates
+            ),
             default_root_dir=self.folder.path,
             deterministic="warn",
             enable_checkpointing=False,
@@ -191,19 +196,24 @@ class _Run:
         if is_overridden("validation_step", self.task):
             checks = ValidationBatches(val_data if validates else (), settings, collate, rank)
         resume = None if self.earlier.path is None else str(self.earlier.path)
-        trainer.fit(self.task, batches, checks, ckpt_path=resume, weights_only=True)
+        try:
+            trainer.fit(self.task, batches, checks, ckpt_path=resume, weights_only=True)
+        except SystemExit as end:  # what Lightning makes of a KeyboardInterrupt
+            raise KeyboardInterrupt from end
         return trainer.global_step
 
     def _header(self, step: int, complete: bool) -> dict[str, Any]:
         return make_header(kind=self.kind, config=self.config, split=self.split, step=step, complete=complete)
 
-    def _callbacks(self, before_save: list[Callable[[], None]], validates: bool) -> list[Callback]:
+    def _callbacks(
+        self, before_save: list[Callable[[], None]], interruption: Interruption, *, validates: bool
+    ) -> list[Callback]:
         settings, start = self.settings, self.earlier.step
         average = MovingAverage(settings.ema_decay) if settings.ema_decay is not None else None
         # RunState comes before the average: at the end it must save the weights before the average replaces
         # them.
         callbacks: list[Callback] = [
-            RunState(self.folder.last, settings, self._header, before_save, start),
+            RunState(self.folder.last, settings, self._header, before_save, start, interruption),
             StepSeed(settings),
         ]
         if average is not None:
