@@ -1,5 +1,6 @@
 """Work that writes one result per volume: its name, whether it is there already, its affine, what it loads."""
 
+from abc import ABC, abstractmethod
 from typing import Any
 
 import numpy as np
@@ -12,12 +13,12 @@ from mri_io.store import Volume
 __all__ = ["LoadsOnce", "already_there", "known_affine", "result_path"]
 
 
-class LoadsOnce:
+class LoadsOnce(ABC):
     """Base of per-volume work that loads a network: once in each process, and never sent from one to another."""
 
+    @abstractmethod
     def load(self) -> Any:
         """Load what the work needs."""
-        raise NotImplementedError
 
     @property
     def loaded(self) -> Any:
