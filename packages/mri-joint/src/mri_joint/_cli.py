@@ -54,16 +54,13 @@ def run(
     replace: Annotated[bool, typer.Option("--replace", help="Replace results that exist.")] = False,
 ) -> None:
     """Reconstruct and segment volumes with a jointly trained network; the checkpoint is all it needs."""
-    from mri_io.config import validate_config
     from mri_joint.run import run as run_network
     from mri_recon.run import MaskConfig
 
-    sampling = {"name": mask, "acceleration": acceleration, "center_fraction": center_fraction, "seed": mask_seed}
-    given = {key: value for key, value in sampling.items() if value is not None}
     summary = run_network(
         cohort,
         checkpoint,
-        mask=validate_config(MaskConfig, given, where="mask"),
+        mask=MaskConfig.of_options(mask, acceleration, center_fraction, mask_seed),
         maps=maps,
         name=name,
         split=split,

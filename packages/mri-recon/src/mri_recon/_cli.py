@@ -77,7 +77,7 @@ def run(
     replace: ReplaceOption = False,
 ) -> None:
     """Reconstruct by a classical method or a trained network."""
-    from mri_io.config import load_config, validate_config
+    from mri_io.config import load_config
     from mri_recon.errors import ConfigError
     from mri_recon.run import METHODS, MaskConfig
     from mri_recon.run import run as run_cohort
@@ -85,14 +85,12 @@ def run(
     if checkpoint is not None and set_:
         raise ConfigError("--set: a checkpoint has its own configuration. Leave --set out.")
     config = load_config(METHODS[method][0], None, set_ or ()) if method in METHODS else None
-    sampling = {"name": mask, "acceleration": acceleration, "center_fraction": center_fraction, "seed": mask_seed}
-    given = {key: value for key, value in sampling.items() if value is not None}
     summary = run_cohort(
         cohort,
         method=method,
         config=config,
         checkpoint=checkpoint,
-        mask=validate_config(MaskConfig, given, where="mask"),
+        mask=MaskConfig.of_options(mask, acceleration, center_fraction, mask_seed),
         maps=maps,
         name=name,
         split=split,

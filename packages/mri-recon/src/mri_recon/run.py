@@ -65,6 +65,21 @@ class MaskConfig(Config):
             )
         return self
 
+    @classmethod
+    def of_options(
+        cls, name: str | None, acceleration: float | None, center_fraction: float | None, seed: int | None
+    ) -> "MaskConfig":
+        """Return the configuration of a command's options, None where one was left out.
+
+        Raises
+        ------
+        ConfigError
+            When a value is out of range or would do nothing.
+        """
+        options = {"name": name, "acceleration": acceleration, "center_fraction": center_fraction, "seed": seed}
+        given = {key: value for key, value in options.items() if value is not None}
+        return validate_config(cls, given, where="mask")
+
     @property
     def stored_name(self) -> str | None:
         """Name of the stored mask: ``<kind>-r<acceleration>`` of one that is made.

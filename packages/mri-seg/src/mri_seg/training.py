@@ -103,9 +103,9 @@ def label_names(cohort: str | Path, path: str, split: str, part: str = "train") 
 
 def _check_ids(cohort: str | Path, config: RunConfig) -> None:
     """Raise ConfigError when a volume declares an id that the network has no channel for."""
-    known, path = config.labels or {}, config.data.labels
+    known, path, opened = config.labels or {}, config.data.labels, open_cohort(cohort)
     for part in ("train", "val"):
-        for volume in open_cohort(cohort).volumes(config.data.split, part):
+        for volume in opened.volumes(config.data.split, part):
             unknown = sorted(set(volume[path].labels) - set(known)) if path in volume else []
             if unknown:
                 raise ConfigError(
