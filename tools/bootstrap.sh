@@ -25,12 +25,12 @@ if [ -z "${UV_FIND_LINKS:-}" ]; then
     [ -z "$links" ] || export UV_FIND_LINKS="${links//[[:space:]]/,}"
 fi
 
-arguments=(-e "packages/mri-io[demo,report,train]")
+arguments=(-e "packages/mri-io[demo,formats,remote,report,train]")
 for package in recon seg joint cli; do
     arguments+=(-e "packages/mri-$package")
 done
 if [ "${1:-}" = "--dev" ]; then
-    arguments+=(--group dev)
+    arguments=(-e "packages/mri-io[demo,formats,remote,report,slurm,train]" "${arguments[@]:2}" --group dev)
 fi
 "$venv/bin/uv" pip install --quiet --python "$venv/bin/python" --compile-bytecode -c constraints.txt "${arguments[@]}"
 "$venv/bin/uv" pip check --quiet --python "$venv/bin/python"

@@ -1,6 +1,6 @@
 """Make the golden cohort of the present store version; run once per version, and keep what it made.
 
-    python tools/make_golden_store.py packages/mri-io/tests/golden/store-1.0
+    python tools/make_golden_store.py packages/mri-io/tests/golden/store-1.1
 
 The numbers follow from the formulas in `values`, which the test states again.
 """
@@ -33,6 +33,9 @@ def values() -> dict[str, np.ndarray]:
         "seg/tissue": ramp(2, 4, 5, dtype="uint8") % 3,
         "qmap/t2": ramp(2, 4, 5) / 1000,
         "emb/vit/block-1": ramp(2, 3, 2, 2, dtype="float16"),
+        "recon/cine": ramp(2, 3, 2, 4, 5).astype("complex64"),
+        "mask/kt": ramp(3, 4, dtype="uint8") % 2,
+        "trajectory": ramp(2, 4, 5, 2) / 8,
     }
 
 
@@ -46,11 +49,16 @@ def fill(volume: Volume) -> None:
         "image/t1": {"affine": affine},
         "seg/tissue": {"affine": affine, "labels": labels},
         "qmap/t2": {"attributes": {"unit": "s"}},
+        "recon/cine": {"dims": ("frame", "echo", "slice", "y", "x")},
+        "mask/kt": {"dims": ("frame", "ky")},
+        "trajectory": {"dims": ("frame", "shot", "sample", "axis"), "attributes": {"unit": "1/pixel"}},
     }
     for path, data in values().items():
         volume.write(path, data, provenance=made, **more.get(path, {}))
     result = Provenance.of("golden", "threshold", {"at": 3.5}, [volume["recon/rss"]], weights_sha256="a" * 64)
     volume.write("recon/derived", ramp(2, 4, 5), provenance=result)
+    quantised = {"data": ramp(2, 3, 2, 2, dtype="int8") - np.int8(8), "scales": ramp(2, 3) / 4}
+    volume.write("emb/vit/quantised", quantised, provenance=made)
     prompts = {"slice": np.arange(2), "label": np.ones(2, np.int32), "boxes": ramp(2, 4), "points": ramp(2, 2)}
     volume.write("prompts/clicks", {**prompts, "point_label": np.arange(2)}, provenance=made)
 

@@ -24,23 +24,27 @@ GRID = ("slice", "y", "x")
 CASES = [
     ("kspace", (3, 4, 7, 5), "complex64", ("slice", "coil", "ky", "kx"), None),
     ("kspace", (3, 4, 7, 5), "complex64", ("kz", "coil", "ky", "kx"), ("kz", "coil", "ky", "kx")),
-    ("kspace", (2, 3, 4, 7, 5), "complex64", ("frame", "slice", "coil", "ky", "kx"), None),
-    (
-        "kspace",
-        (2, 3, 4, 7, 5),
-        "complex64",
-        ("echo", "slice", "coil", "ky", "kx"),
-        ("echo", "slice", "coil", "ky", "kx"),
-    ),
+    ("kspace", (2, 3, 4, 7, 5), "complex64", *2 * (("frame", "slice", "coil", "ky", "kx"),)),
+    ("kspace", (2, 3, 4, 7, 5), "complex64", *2 * (("echo", "kz", "coil", "ky", "kx"),)),
+    ("kspace", (2, 3, 4, 7, 5), "complex64", *2 * (("slice", "kz", "coil", "ky", "kx"),)),
+    ("kspace", (2, 2, 3, 1, 4, 3, 5), "complex64", *2 * (("set", "frame", "echo", "slice", "coil", "ky", "kx"),)),
+    ("kspace", (2, 3, 4, 7, 5), "complex64", *2 * (("frame", "slice", "coil", "shot", "sample"),)),
+    ("trajectory", (7, 5, 2), "float32", ("shot", "sample", "axis"), None),
+    ("trajectory", (2, 3, 7, 5, 3), "float32", *2 * (("frame", "slice", "shot", "sample", "axis"),)),
     ("noise", (4, 33), "complex64", ("coil", "sample"), None),
     ("mask/acquired", (5,), "uint8", ("kx",), ("kx",)),
     ("mask/acquired", (7,), "uint8", ("ky",), ("ky",)),
     ("mask/poisson", (7, 5), "uint8", ("ky", "kx"), None),
-    ("mask/per-slice", (3, 7, 5), "uint8", ("slice", "ky", "kx"), None),
+    ("mask/per-slice", (3, 7, 5), "uint8", *2 * (("slice", "ky", "kx"),)),
+    ("mask/kt", (4, 7), "uint8", *2 * (("frame", "ky"),)),
+    ("mask/plane", (4, 7, 5), "uint8", *2 * (("kz", "ky", "kx"),)),
     ("sens/espirit", (3, 2, 4, 7, 5), "complex64", ("slice", "map", "coil", "y", "x"), None),
+    ("sens/three-d", (3, 2, 4, 7, 5), "complex64", *2 * (("z", "map", "coil", "y", "x"),)),
     ("recon/rss", (3, 7, 5), "float32", GRID, None),
     ("recon/cg-sense-r4", (3, 7, 5), "complex64", GRID, None),
     ("recon/three-d", (3, 7, 5), "complex64", ("z", "y", "x"), ("z", "y", "x")),
+    ("recon/cine", (4, 3, 7, 5), "complex64", *2 * (("frame", *GRID),)),
+    ("image/echoes", (2, 4, 3, 7, 5), "int16", *2 * (("frame", "echo", *GRID),)),
     ("image/t1", (3, 7, 5), "float32", GRID, None),
     ("image/t2", (3, 7, 5), "int16", GRID, None),
     ("seg/tissue", (3, 7, 5), "uint8", GRID, None),
@@ -48,7 +52,11 @@ CASES = [
     ("qmap/t1", (3, 7, 5), "float32", GRID, None),
     ("emb/sam/block-3", (3, 6, 2, 4), "float16", ("slice", "channel", "ey", "ex"), None),
 ]
-MORE = {"qmap": {"attributes": {"unit": "s"}}, "seg": {"labels": {1: "grey matter", 2: {"name": "white", "code": "X"}}}}
+MORE = {
+    "trajectory": {"attributes": {"unit": "1/pixel"}},
+    "qmap": {"attributes": {"unit": "s"}},
+    "seg": {"labels": {1: "grey matter", 2: {"name": "white", "code": "X"}}},
+}
 
 
 def values(rng: np.random.Generator, path: str, shape: tuple[int, ...], dtype: str) -> np.ndarray:
@@ -96,7 +104,8 @@ def test_round_trip(volume, made, rng, path, shape, dtype, dims, given):
 def test_slicing_equals_numpy(volume, made, rng, path, fall_back):
     shape = (2, 3, 4, 7, 5) if path == "kspace" else (6, 7, 5)
     data = values(rng, path, shape, "complex64")
-    element = volume.write(path, data, provenance=made)
+    dims = ("frame", "slice", "coil", "ky", "kx") if path == "kspace" else None
+    element = volume.write(path, data, provenance=made, dims=dims)
     if fall_back:
         as_gzip(element)
         element = open_volume(volume.path)[path]
@@ -190,7 +199,8 @@ def test_many_shards(volume, made, rng, monkeypatch, path, limit, files):
     monkeypatch.setattr("mri_io.schema.elements.SHARD_BYTES", limit)
     shape = SHAPES[path]
     data = values(rng, path, shape, "uint8" if path == "seg/a" else "complex64")
-    volume.write(path, data, provenance=made, **MORE.get(path.partition("/")[0], {}))
+    dims = ("frame", "slice", "coil", "ky", "kx") if path == "kspace" else None
+    volume.write(path, data, provenance=made, dims=dims, **MORE.get(path.partition("/")[0], {}))
     element = open_volume(volume.path)[path]
     assert sum(1 for file in (element.folder / "data" / "c").rglob("*") if file.is_file()) == files
     np.testing.assert_array_equal(element.numpy(), data)

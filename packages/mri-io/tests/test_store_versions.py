@@ -1,5 +1,6 @@
 """Versions: the golden cohort of each one opens, newer major ones are refused, newer minor ones are read."""
 
+import dataclasses
 import json
 import logging
 import shutil
@@ -11,20 +12,21 @@ import pytest
 from mri_io import open_cohort, open_volume, verify
 from mri_io.errors import CorruptElementError, VersionError
 from mri_io.schema import SCHEMA_VERSION
-from mri_io.schema.readers import READERS
+from mri_io.schema.elements import ELEMENT_TYPES
+from mri_io.schema.readers import STEPS
 from mri_io.store import build_index, collect_garbage, query_index, read_statistics
 from mri_io.store.documents import write_document
 from mri_io.store.metadata import group_text, write_group
 
 GOLDEN = Path(__file__).parent / "golden"
-VERSIONS = sorted(path.name for path in GOLDEN.glob("store-*"))
+VERSIONS = sorted(path.name.removeprefix("store-") for path in GOLDEN.glob("store-*"))
 ID = "sub-01_ses-1_acq-ramp_run-1"
 UPGRADE = r"Upgrade it: pip install --upgrade mri-io"
 
 
 @pytest.fixture
 def golden(tmp_path):
-    """A copy of the golden cohort, to be changed."""
+    """A copy of the golden cohort of the first version, to be changed."""
     return open_cohort(shutil.copytree(GOLDEN / "store-1.0", tmp_path / "golden"))
 
 
@@ -49,21 +51,28 @@ EXPECTED = {
     "qmap/t2": ((ramp(2, 4, 5) / 1000).astype(np.float32), "float32", ("slice", "y", "x")),
     "emb/vit/block-1": (ramp(2, 3, 2, 2), "float16", ("slice", "channel", "ey", "ex")),
 }
+SINCE_1_1 = {
+    "recon/cine": (ramp(2, 3, 2, 4, 5), "complex64", ("frame", "echo", "slice", "y", "x")),
+    "mask/kt": (ramp(3, 4) % 2, "uint8", ("frame", "ky")),
+    "trajectory": (ramp(2, 4, 5, 2) / 8, "float32", ("frame", "shot", "sample", "axis")),
+    "emb/vit/quantised": (ramp(2, 3, 2, 2) - 8, "int8", ("slice", "channel", "ey", "ex")),
+}
 AFFINE = [[0, -2, 0, 10], [1.5, 0, 0, 20], [0, 0, 5, 30], [0, 0, 0, 1]]
 
 
 def test_there_is_a_golden_cohort_of_the_present_version():
-    assert f"store-{SCHEMA_VERSION}" in VERSIONS
+    assert SCHEMA_VERSION in VERSIONS
 
 
 @pytest.mark.parametrize("version", VERSIONS)
 def test_golden_cohorts_hold_the_known_values(version):
-    cohort = open_cohort(GOLDEN / version)
+    cohort = open_cohort(GOLDEN / f"store-{version}")
     before = {path: path.stat().st_mtime_ns for path in cohort.path.rglob("*")}
     volume = cohort[ID]
     elements = volume.elements()
-    assert elements.keys() == {*EXPECTED, "prompts/clicks"}
-    for path, (data, dtype, dims) in EXPECTED.items():
+    expected = EXPECTED if version == "1.0" else {**EXPECTED, **SINCE_1_1}
+    assert elements.keys() == {*expected, "prompts/clicks"}
+    for path, (data, dtype, dims) in expected.items():
         np.testing.assert_array_equal(elements[path].numpy(), data, err_msg=path)
         assert (str(elements[path].dtype), elements[path].dims) == (dtype, dims)
         assert elements[path].arrays["data"].is_mapped
@@ -81,11 +90,11 @@ def test_golden_cohorts_hold_the_known_values(version):
 
 @pytest.mark.parametrize("version", VERSIONS)
 def test_golden_cohorts_verify_and_tell_of_themselves(version):
-    cohort = open_cohort(GOLDEN / version)
+    cohort = open_cohort(GOLDEN / f"store-{version}")
     for fast in (False, True):
         report = verify(cohort, fast=fast)
         assert (report.problems, report.orphans, report.stale) == ([], [], [])
-        assert (report.volumes, report.elements) == (2, 12)
+        assert (report.volumes, report.elements) == (2, 12 if version == "1.0" else 12 + len(SINCE_1_1))
     assert (cohort.name, cohort.metadata["license"]) == ("golden", "CC0-1.0")
     header, source = cohort[ID].header, cohort[ID].source
     assert (header.recon_matrix, header.te_s, header.field_T, header.vendor) == ((5, 4, 2), (0.03,), 3.0, "ACME")
@@ -211,8 +220,8 @@ def test_a_further_array_of_an_element_is_ignored(golden):
 def test_older_elements_are_brought_to_the_present_by_their_reader(golden, monkeypatch):
     """A type at version 2 reads elements of version 1 through a function of the registry."""
     before = (golden[ID]["recon/rss"].folder / "zarr.json").read_bytes()
-    monkeypatch.setitem(READERS, ("recon", 2), dict)
-    monkeypatch.setitem(READERS, ("recon", 1), lambda old: {**old, "type_version": 2, "scale": old.get("scale", 1.0)})
+    monkeypatch.setitem(ELEMENT_TYPES, "recon", dataclasses.replace(ELEMENT_TYPES["recon"], version=2))
+    monkeypatch.setitem(STEPS, ("recon", 1), lambda old: {**old, "scale": old.get("scale", 1.0)})
     element = golden[ID]["recon/rss"]
     assert (element.attributes["type_version"], element.attributes["scale"]) == (2, 1.0)
     np.testing.assert_array_equal(element.numpy(), EXPECTED["recon/rss"][0])
@@ -246,6 +255,6 @@ def test_writers_emit_the_present_version(golden, made):
     assert stored["type_version"] == 1
     with golden.create_volume("sub-03_acq-a_run-1", subject_id="sub-03") as new:
         pass
-    assert new.attributes["schema_version"] == SCHEMA_VERSION == "1.0"
+    assert new.attributes["schema_version"] == SCHEMA_VERSION == "1.1"
     assert [row.id for row in build_index(golden)] == golden.volume_ids()
     assert verify(golden).ok

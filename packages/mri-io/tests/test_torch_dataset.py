@@ -40,7 +40,7 @@ def mixed(tmp_path_factory):
             }
             for path, data in arrays.items():
                 more = {"labels": {1: "a"}} if path == "seg/a" else {}
-                dims = ("kx",) if path == "mask/kx" else None
+                dims = {"mask/kx": ("kx",), "mask/slice": ("slice", "ky", "kx")}.get(path)
                 volume.write(path, data, provenance=MADE, dims=dims, **more)
             written[volume.id] = arrays
     cohort.write_split(Split(name="default", train=("sub-01", "sub-03"), val=("sub-02",), test=("sub-04",)))
@@ -170,7 +170,7 @@ def test_what_makes_no_data_set(mixed, tiny, made):
 
 def test_dynamic_scans_are_sliced_along_slices(volume, made, rng):
     data = rng.random((5, 3, 2, 7, 4)).astype(np.complex64)
-    volume.write("kspace", data, provenance=made)
+    volume.write("kspace", data, provenance=made, dims=("frame", "slice", "coil", "ky", "kx"))
     dataset = SliceDataset(volume.path.parents[1], ["kspace"], part=None)
     assert len(dataset) == 3
     np.testing.assert_array_equal(dataset[1]["kspace"], data[:, 1])

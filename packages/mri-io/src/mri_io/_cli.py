@@ -11,19 +11,43 @@ Json = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 
 
 def convert(
-    sources: Annotated[list[str], typer.Argument(help="Files or folders; the last argument is the cohort.")],
-    cohort: Annotated[Path, typer.Argument(help="Folder of the cohort; made when there is none.")],
+    sources: Annotated[
+        list[str] | None, typer.Argument(help="Files or folders; the last argument is the cohort.")
+    ] = None,
+    cohort: Annotated[Path | None, typer.Argument(help="Folder of the cohort; made when there is none.")] = None,
     labels: Annotated[Path | None, typer.Option(help="Folder of label maps STEM_NAME.nii.gz.")] = None,
     scheduler: Scheduler = "sync",
-    format: Annotated[str, typer.Option(help="Name of a reader; auto finds it from the content.")] = "auto",
+    format: Annotated[
+        str, typer.Option(help="Name of a reader; auto finds it from the content, list prints all.")
+    ] = "auto",
+    axes: Annotated[
+        str | None, typer.Option(help="Dimensions of arrays in .npy and .mat files, first to last, e.g. coil,ky,kx.")
+    ] = None,
+    variable: Annotated[str | None, typer.Option(help="Array to take of a file that holds several.")] = None,
+    oversampling: Annotated[str, typer.Option(help="Of the readout: remove or keep.")] = "remove",
+    noise: Annotated[str, typer.Option(help="Noise scans: keep as they are, or prewhiten the coils, too.")] = "keep",
     replace: Annotated[
         bool, typer.Option("--replace", help="Discard results of volumes whose source changed, and convert those anew.")
     ] = False,
 ) -> None:
     """Convert raw and image files into volumes of a cohort; continues where it was interrupted."""
-    from mri_io.convert import convert as convert_files
+    if format == "list":
+        from mri_io.describe import print_formats
 
-    summary = convert_files(sources, cohort, labels=labels, scheduler=scheduler, format=format, replace=replace)
+        print_formats()
+        return
+    if not sources or cohort is None:
+        raise typer.BadParameter("expected SOURCES... COHORT, e.g. mri-cli convert scans/ cohort")
+    from mri_io.config import validate_config
+    from mri_io.convert import convert as convert_files
+    from mri_io.formats import ReadOptions
+
+    names = None if axes is None else tuple(name.strip() for name in axes.split(","))
+    chosen = {"axes": names, "variable": variable, "oversampling": oversampling, "noise": noise}
+    options = validate_config(ReadOptions, chosen, where="convert")
+    summary = convert_files(
+        sources, cohort, labels=labels, scheduler=scheduler, format=format, options=options, replace=replace
+    )
     typer.echo(summary)
     raise typer.Exit(0 if summary.ok else 1)
 

@@ -9,18 +9,20 @@ import numpy as np
 
 from mri_io.config import config_hash
 from mri_io.errors import ConfigError, FormatError, SchemaError, ShapeError, StoreError, expected_got
-from mri_io.formats import RawElement, RawVolume, SourceItem, find_items, get_format
+from mri_io.formats import RawElement, RawVolume, ReadOptions, SourceItem, find_sources, get_format
 from mri_io.formats.base import file_sha256
 from mri_io.formats.nifti import read_nifti
 from mri_io.formats.planning import ConversionTask, LabelFile, plan_conversion, without_patient
 from mri_io.prep import PrepSummary, TaskFailure, run_tasks
 from mri_io.schema.attributes import Provenance, Source
 from mri_io.store.cohort import create_cohort, open_cohort
+from mri_io.store.element import Element
 from mri_io.store.volume import Volume
 
 __all__ = ["convert"]
 
 STAGE = "convert"
+MOST_NAMED = 5
 PIXEL_TOLERANCE = 0.02
 """Relative; headers round fields of view to millimetres."""
 
@@ -32,6 +34,7 @@ def convert(
     labels: str | Path | None = None,
     scheduler: str = "sync",
     format: str = "auto",
+    options: ReadOptions | None = None,
     replace: bool = False,
     progress: bool = True,
 ) -> PrepSummary:
@@ -53,6 +56,8 @@ def convert(
         See `mri_io.prep.run_tasks`.
     format
         Name of a reader, or ``"auto"`` to find it from the content.
+    options
+        How files are read; every reader follows those that concern it.
     replace
         Also make those volumes anew, from changed files or options, of which results have been computed, and those that
         were made from another file of the same name.
@@ -62,20 +67,22 @@ def convert(
     Returns
     -------
     PrepSummary
+        Its `notes` say what was passed over.
 
     Raises
     ------
     FormatError
         When a source does not exist or nothing in it can be read.
     ConfigError
-        When two sources would become one volume, `labels` is no folder, or a label map fits several sources.
+        When no source follows a chosen option, two sources would become one volume, `labels` is no folder, or a label
+        map fits several sources.
     """
     folder = Path(labels) if labels is not None else None
     if folder is not None and not folder.is_dir():
         raise ConfigError(expected_got("labels", expected="a folder of NIfTI label maps", got=folder))
-    items = find_items(sources, format)
+    found = find_sources(sources, format, options)
     opened = create_cohort(cohort)
-    tasks = plan_conversion(items, opened, folder.resolve() if folder else None)
+    tasks = plan_conversion(found.items, opened, folder.resolve() if folder else None)
     known = {task.item.label: task.identity for task in tasks}
 
     def record(label: str, outcome: dict[str, Any] | TaskFailure) -> None:
@@ -86,7 +93,7 @@ def convert(
             )
             opened.record_failure(item, error, STAGE, trace=trace)
 
-    return run_tasks(
+    summary = run_tasks(
         _Convert(opened.path.resolve(), replace),
         tasks,
         scheduler=scheduler,
@@ -95,6 +102,11 @@ def convert(
         progress=progress,
         on_done=record,
     )
+    if found.passed_over:
+        some = ", ".join(path.name for path in found.passed_over[:MOST_NAMED])
+        more = ", ..." if len(found.passed_over) > MOST_NAMED else ""
+        summary.notes.append(f"passed over, of no known format: {len(found.passed_over)} files ({some}{more})")
+    return summary
 
 
 class _Convert:
@@ -123,7 +135,8 @@ class _Convert:
         if there:
             stored = opened[task.volume_id]
             former = stored.attributes.get("converter") or {}
-            same = former.get("config_hash") == converter["config_hash"]
+            version_then = stored.attributes["schema_version"]
+            same = former.get("config_hash") == config_hash(task.settings(version_then))
             if stored.source is not None and stored.source.sha256 == source.sha256 and same:
                 return {"status": "skipped", "volume": task.volume_id}
             if not self.replace:
@@ -158,13 +171,18 @@ class _Convert:
             name
             for name, element in stored.elements().items()
             if not str(element.provenance.get("method")).startswith("convert ")
-            or (element.type == "seg" and name not in given and task.item.format != "png-pairs")
+            or (name in _given_labels(element) - given and task.item.format != "png-pairs")
         ]
         if lost:
             raise StoreError(
                 f"{task.item.path}: the file or the options differ from those that {stored.id} was converted from, "
                 f"and converting again would discard {', '.join(lost)}. To do so: --replace"
             )
+
+
+def _given_labels(element: Element) -> set[str]:
+    """Return the label maps that were given beside the source of a converted element."""
+    return {f"seg/{name}" for name in element.provenance.get("config", {}).get("labels", {})}
 
 
 def _write(volume: Volume, element: RawElement, made: Provenance, item: SourceItem) -> None:
@@ -211,10 +229,17 @@ def _write_labels(volume: Volume, label: LabelFile, raw: RawVolume, made: Proven
     _write(volume, element, made, SourceItem("nifti", label.path, (label.path,), label.path.name))
 
 
+def _grid(element: RawElement) -> tuple[int, ...]:
+    """Return (slices, rows, columns) of an image or of k-space."""
+    sizes = dict(zip(element.dims or (), element.shape, strict=False))
+    slices = [sizes[name] for name in ("slice", "kz", "z") if name in sizes] or [element.shape[0]]
+    return (int(np.prod(slices)), *element.shape[-2:])
+
+
 def _check_grid(shape: tuple[int, ...], affine: np.ndarray, path: Path, raw: RawVolume) -> None:
     """Raise ShapeError when a label map is on no image's grid, nor on that of fully sampled k-space."""
     kinds = ("image", "recon", "kspace")
-    grids = {e.path: (e.shape[0], *e.shape[-2:]) for e in raw.elements if e.path.partition("/")[0] in kinds}
+    grids = {e.path: _grid(e) for e in raw.elements if e.path.partition("/")[0] in kinds}
     if grids and shape not in grids.values():
         text = ", ".join(f"{name} {grid}" for name, grid in grids.items())
         raise ShapeError(

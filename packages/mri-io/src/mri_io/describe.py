@@ -188,6 +188,14 @@ def print_description(content: Mapping[str, Any]) -> None:
     _table("elements", ("element", "shape", "dtype", "voxel (mm)", "labels", "MB", "made by"), cells)
 
 
+def print_formats() -> None:
+    """Print the table of formats that `convert` reads."""
+    from mri_io.formats import format_names, get_format
+
+    rows = [(name, get_format(name).summary, ", ".join(sorted(get_format(name).options))) for name in format_names()]
+    _table("formats", ("format", "what is read", "options"), rows)
+
+
 def print_statistics(content: Mapping[str, Any]) -> None:
     """Print what `compute_statistics` returns."""
     rows = [

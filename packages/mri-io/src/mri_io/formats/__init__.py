@@ -2,33 +2,89 @@
 
 import os
 from collections.abc import Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
+from functools import cache
+from importlib import import_module
 from pathlib import Path
 
 from mri_io.errors import ConfigError, FormatError, expected_got
-from mri_io.formats.bart import BartFormat
-from mri_io.formats.base import Format, Identity, RawElement, RawVolume, SourceItem
-from mri_io.formats.fastmri import FastMriFormat
-from mri_io.formats.ismrmrd import IsmrmrdFormat
-from mri_io.formats.nifti import NiftiFormat
-from mri_io.formats.png_pairs import PngPairsFormat
+from mri_io.formats.base import Format, Identity, RawElement, RawVolume, ReadOptions, SourceItem
+from mri_io.plugins import load_plugin, plugin_names
 
-__all__ = ["FORMATS", "Format", "Identity", "RawElement", "RawVolume", "SourceItem", "find_items", "get_format"]
+__all__ = [
+    "Format",
+    "Identity",
+    "RawElement",
+    "RawVolume",
+    "ReadOptions",
+    "SourceItem",
+    "find_items",
+    "find_sources",
+    "format_names",
+    "get_format",
+]
 
-FORMATS: dict[str, Format] = {
-    reader.name: reader for reader in (FastMriFormat(), IsmrmrdFormat(), BartFormat(), NiftiFormat(), PngPairsFormat())
-}
+PLUGINS = "mri_io.formats"
+"""Entry-point group through which other packages register readers."""
+
+_READERS = (
+    # The first whose sniff accepts a file or folder reads it: particular layouts stand before general ones.
+    "fastmri:FastMriFormat",
+    "ismrmrd:IsmrmrdFormat",
+    "bart:BartFormat",
+    "nifti:NiftiFormat",
+    "png_pairs:PngPairsFormat",
+)
+
+
+@cache
+def _formats() -> dict[str, Format]:
+    """Return all readers by name, those of other packages first: they know their layouts best."""
+    found: dict[str, Format] = {}
+    for name in plugin_names(PLUGINS):
+        loaded = load_plugin(PLUGINS, name)
+        reader = loaded() if isinstance(loaded, type) else loaded
+        if not isinstance(reader, Format) or reader.name != name:
+            raise ConfigError(expected_got(f"{PLUGINS} {name!r}", expected=f"a Format named {name!r}", got=loaded))
+        found[name] = reader
+    for place in _READERS:
+        module, _, reader_class = place.partition(":")
+        reader = getattr(import_module(f"mri_io.formats.{module}"), reader_class)()
+        if reader.name in found:
+            raise ConfigError(f"{PLUGINS}: an installed package registers {reader.name!r}, which mri-io has itself.")
+        found[reader.name] = reader
+    return found
+
+
+def format_names() -> tuple[str, ...]:
+    """Return the names of all readers."""
+    return tuple(_formats())
 
 
 def get_format(name: str) -> Format:
     """Return a reader by name; ConfigError lists the names."""
-    if name not in FORMATS:
-        raise ConfigError(expected_got("format", expected=("auto", *FORMATS), got=repr(name)))
-    return FORMATS[name]
+    if name not in _formats():
+        raise ConfigError(expected_got("format", expected=("auto", *_formats()), got=repr(name)))
+    return _formats()[name]
 
 
-def find_items(sources: Sequence[str | Path], format: str = "auto") -> list[SourceItem]:
-    """Return the volumes in files and folders.
+@dataclass(frozen=True)
+class Found:
+    """What is in files and folders: the volumes, and the files of no known format, which are passed over."""
+
+    items: list[SourceItem]
+    passed_over: list[Path]
+
+
+def find_items(
+    sources: Sequence[str | Path], format: str = "auto", choices: ReadOptions | None = None
+) -> list[SourceItem]:
+    """Return the volumes in files and folders; see `find_sources`."""
+    return find_sources(sources, format, choices).items
+
+
+def find_sources(sources: Sequence[str | Path], format: str = "auto", choices: ReadOptions | None = None) -> Found:
+    """Return the volumes in files and folders, and what was passed over.
 
     A folder is taken as one data set if a reader knows its layout; otherwise its files are looked at one by one
     (label maps in a folder ``labels`` are left to ``--labels``), and those of no known format are passed over. What
@@ -39,17 +95,18 @@ def find_items(sources: Sequence[str | Path], format: str = "auto") -> list[Sour
     FormatError
         When a source does not exist, or nothing in it is of a known (or the given) format.
     ConfigError
-        When a source has an empty name.
+        When a source has an empty name, or none of the formats found follows an option that was chosen.
     """
-    readers = list(FORMATS.values()) if format == "auto" else [get_format(format)]
+    readers = list(_formats().values()) if format == "auto" else [get_format(format)]
     items: dict[tuple[Path, str], tuple[SourceItem, Path]] = {}
+    passed_over: list[Path] = []
     for source in sources:
         if not str(source):
             raise ConfigError("convert: expected a file or folder, got an empty name. Is a variable not set?")
         path = Path(source).absolute()  # workers on other machines may have another working directory
         if not _is_there(path):
             raise FormatError(f"{path}: there is no such file or folder.")
-        found = _find(path, readers)
+        found = _gathered(_find(path, readers, passed_over))
         if not found:
             names = ", ".join(reader.name for reader in readers)
             raise FormatError(
@@ -58,7 +115,39 @@ def find_items(sources: Sequence[str | Path], format: str = "auto") -> list[Sour
         for item in found:
             # A pair of files given as both, or a file and its folder, are one item.
             items.setdefault((item.path.resolve(), item.label), (item, item.path.parent.relative_to(_folder(path))))
-    return _with_distinct_labels(list(items.values()))
+    labelled = _with_distinct_labels(list(items.values()))
+    return Found(_with_choices(labelled, choices or ReadOptions()), passed_over)
+
+
+def _gathered(found: Sequence[SourceItem]) -> list[SourceItem]:
+    """Let each reader join what belongs together; the order is that of the first files."""
+    groups: dict[str, list[SourceItem]] = {}
+    for item in found:
+        groups.setdefault(item.format, []).append(item)
+    order = {(item.path, item.label): position for position, item in enumerate(found)}
+    joined = [
+        item
+        for name, members in groups.items()
+        for item in (_formats()[name].gather(members) if name in _formats() else members)
+    ]
+    return sorted(joined, key=lambda item: order.get((item.path, item.label), len(order)))
+
+
+def _with_choices(items: Sequence[SourceItem], choices: ReadOptions) -> list[SourceItem]:
+    """Give every item the options that its reader follows."""
+    chosen = choices.chosen()
+    followed = {name: _formats()[name].options for name in {item.format for item in items} if name in _formats()}
+    for option in chosen:
+        if not any(option in options for options in followed.values()):
+            able = [name for name, reader in _formats().items() if option in reader.options]
+            got = ", ".join(sorted(followed)) or "nothing readable"
+            raise ConfigError(
+                expected_got(f"--{option}", expected=f"sources of the formats {', '.join(able)}", got=got)
+            )
+    return [
+        replace(item, choices=ReadOptions(**{k: v for k, v in chosen.items() if k in followed.get(item.format, ())}))
+        for item in items
+    ]
 
 
 def _is_there(path: Path) -> bool:
@@ -75,17 +164,20 @@ def _folder(source: Path) -> Path:
         return source.parent
 
 
-def _find(path: Path, readers: list[Format]) -> list[SourceItem]:
+def _find(path: Path, readers: list[Format], passed_over: list[Path]) -> list[SourceItem]:
     try:
         for reader in readers:
             if reader.sniff(path):
                 return reader.find(path)
-        children = sorted(path.iterdir()) if path.is_dir() else []
+        if not path.is_dir():
+            passed_over.append(path)
+            return []
+        children = sorted(path.iterdir())
         children = [c for c in children if c.name[0] != "." and not (c.name.lower() == "labels" and c.is_dir())]
     except OSError as error:
         problem = f"{path}: cannot be read: {error.strerror or error}. Check its permissions, or leave it out."
         return [SourceItem("", path, (), path.name, problem=problem)]
-    return [item for child in children for item in _find(child, readers)]
+    return [item for child in children for item in _find(child, readers, passed_over)]
 
 
 def _with_distinct_labels(found: Sequence[tuple[SourceItem, Path]]) -> list[SourceItem]:

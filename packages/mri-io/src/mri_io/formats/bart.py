@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 
 from mri_io.errors import FormatError, expected_got
-from mri_io.formats.base import Identity, RawElement, RawVolume, SourceItem, identify
+from mri_io.formats.base import Format, Identity, RawElement, RawVolume, SourceItem, identify
 
 __all__ = ["BartFormat", "read_cfl"]
 
@@ -56,7 +56,7 @@ def read_cfl(path: Path) -> np.ndarray:
     return np.memmap(data, dtype="<c8", mode="r", shape=tuple(dims), order="F")
 
 
-class BartFormat:
+class BartFormat(Format):
     """Multi-coil Cartesian k-space of one or several slices.
 
     The in-plane axes are phase 1 and readout: rows ``ky`` are dimension 1, columns ``kx`` dimension 0. Where the

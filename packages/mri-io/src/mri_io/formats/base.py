@@ -2,24 +2,72 @@
 
 import hashlib
 import re
-from collections.abc import Callable, Iterator, Mapping
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from importlib import import_module
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, ClassVar, Literal
 
 import numpy as np
 
+from mri_io.config import Config
+from mri_io.errors import MissingPackageError
 from mri_io.schema.attributes import Header
 
-__all__ = ["Format", "Identity", "RawElement", "RawVolume", "SourceItem", "file_sha256", "identify", "plain"]
+__all__ = [
+    "Format",
+    "Identity",
+    "RawElement",
+    "RawVolume",
+    "ReadOptions",
+    "SourceItem",
+    "file_sha256",
+    "identify",
+    "import_extra",
+    "plain",
+]
+
+
+class ReadOptions(Config):
+    """What may be chosen of how files are read; each reader says in `Format.options` which of these it follows."""
+
+    axes: tuple[str, ...] | None = None
+    """Names of the dimensions of arrays that do not name their own, first to last: coil, y, x, ..."""
+    variable: str | None = None
+    """Name of the array in files that hold several."""
+    oversampling: Literal["remove", "keep"] = "remove"
+    """What becomes of the oversampling of the readout."""
+    noise: Literal["keep", "prewhiten"] = "keep"
+    """Noise scans: kept as the element ``noise``, or used to decorrelate the coils, and kept all the same."""
+
+    def chosen(self) -> dict[str, Any]:
+        """Return the options that differ from their defaults, as JSON values."""
+        values = self.model_dump(mode="json")
+        return {name: value for name, value in values.items() if value != type(self).model_fields[name].default}
 
 
 @dataclass(frozen=True)
 class SourceItem:
     """One volume to convert.
 
-    `path`, absolute, is what errors name, `files` what its hash covers, `label` what progress and the record of
-    failures show, each item's own. `problem` says why it cannot be read, where that showed when it was found.
+    Attributes
+    ----------
+    format
+        Name of its reader.
+    path
+        Absolute; what errors name, and what the name in the store is made of.
+    files
+        What its hash covers, in order.
+    label
+        What progress and the record of failures show, each item's own.
+    options
+        What the reader found that it needs again for reading; ``group`` names a part of a file that holds several
+        volumes, ``labels`` is ``(name, {id: name})`` of a label map.
+    choices
+        What the user chose.
+    problem
+        Why it cannot be read, where that showed when it was found.
     """
 
     format: str
@@ -27,6 +75,7 @@ class SourceItem:
     files: tuple[Path, ...]
     label: str
     options: Mapping[str, Any] = field(default_factory=dict)
+    choices: ReadOptions = field(default_factory=ReadOptions)
     problem: str = ""
 
 
@@ -34,13 +83,15 @@ class SourceItem:
 class Identity:
     """Whose scan it is: pseudonym, session and acquisition of the volume's id.
 
-    `patient` holds what the file calls the patient. It never reaches the store: it is there to be searched for.
+    `patient` holds what the file calls the patient, `aliases` what else in it tells who that is (name, birth date).
+    They never reach the store: they are there to be searched for.
     """
 
     subject: str
     acquisition: str
     session: str | None = None
     patient: str | None = None
+    aliases: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -71,23 +122,60 @@ class RawVolume:
     attributes: Mapping[str, Any] = field(default_factory=dict)
 
 
-class Format(Protocol):
-    """A reader of one file format or data-set layout."""
+class Format(ABC):
+    """A reader of one file format or data-set layout.
 
-    name: str
-    summary: str
+    Other packages register theirs, class or instance, in the entry-point group ``mri_io.formats`` under its name.
+    """
 
+    name: ClassVar[str]
+    """What ``--format`` takes and provenance records."""
+    summary: ClassVar[str]
+    """One line: the layout and what is read of it."""
+    options: ClassVar[frozenset[str]] = frozenset()
+    """Names of the `ReadOptions` that it follows."""
+
+    @abstractmethod
     def sniff(self, path: Path) -> bool:
-        """Whether a file or folder is of this format, by its content."""
+        """Whether a file, or a folder that is one data set, is of this format, by its content; without extras."""
 
     def find(self, path: Path) -> list[SourceItem]:
-        """Return the volumes of a file or folder that `sniff` accepted."""
+        """Return the volumes of a file or folder that `sniff` accepted; by default a file is one volume."""
+        return [SourceItem(self.name, path, (path,), path.name)]
 
+    def gather(self, items: Sequence[SourceItem]) -> list[SourceItem]:
+        """Join what `find` found in the files of one source: slices into series, label maps to their images.
+
+        `label` and `path` of a joined item are those of its first; by default nothing is joined.
+        """
+        return list(items)
+
+    @abstractmethod
     def identify(self, item: SourceItem) -> Identity:
         """Return whose scan a volume is, from metadata alone; raise FormatError where there is none to read."""
 
+    @abstractmethod
     def read(self, item: SourceItem) -> RawVolume:
         """Read one volume; raise FormatError where the file is not what it should be."""
+
+    def memory(self, item: SourceItem) -> int:
+        """Return the most bytes that reading and writing the volume holds at once, from sizes alone.
+
+        By default three times the files: packed, unpacked, and converted. Readers that stream say less, those of
+        compressed files more.
+        """
+        return 3 * sum(file.stat().st_size for file in item.files)
+
+
+def import_extra(module: str, extra: str) -> Any:
+    """Import an optional package; MissingPackageError says what to install."""
+    try:
+        return import_module(module)
+    except ImportError as error:
+        package = module.partition(".")[0]
+        raise MissingPackageError(
+            f"{package} is needed and not installed ({error}). Install it: pip install 'mri-io[{extra}]'"
+        ) from error
 
 
 def file_sha256(files: tuple[Path, ...]) -> str:
@@ -109,21 +197,23 @@ _BIDS = re.compile(r"sub-(?P<sub>[A-Za-z0-9]+)(?:_ses-(?P<ses>[A-Za-z0-9]+))?(?=
 _SUBJECT_FOLDER = re.compile(r"sub-[A-Za-z0-9]+")
 
 
-def identify(path: Path, stem: str, acquisition: str, patient: str | None = None) -> Identity:
+def identify(
+    path: Path, stem: str, acquisition: str, patient: str | None = None, *, aliases: Sequence[str] = ()
+) -> Identity:
     """Return the identity of a file.
 
     A stem in the form ``sub-X[_ses-Y]`` is taken as the pseudonym it is, else a folder ``sub-X`` above the file.
     Otherwise the pseudonym is the first 12 digits of the SHA-256 of the patient's id: one patient gets one pseudonym
     in every file. A file that names no patient counts as a subject of its own, after its folder and name.
     """
-    acquisition = plain(acquisition)
+    acquisition, others = plain(acquisition), tuple(aliases)
     found = _BIDS.match(stem)
     if found:
-        return Identity(f"sub-{found['sub']}", acquisition, found["ses"], patient)
+        return Identity(f"sub-{found['sub']}", acquisition, found["ses"], patient, others)
     parents = path.resolve().parents
     if not patient:
         folder = next((f.name for f in parents if _SUBJECT_FOLDER.fullmatch(f.name)), None)
         if folder is not None:
-            return Identity(folder, acquisition)
+            return Identity(folder, acquisition, aliases=others)
     digest = hashlib.sha256((patient or f"{parents[0].name}/{stem}").encode()).hexdigest()
-    return Identity(f"sub-{digest[:12]}", acquisition, patient=patient)
+    return Identity(f"sub-{digest[:12]}", acquisition, patient=patient, aliases=others)

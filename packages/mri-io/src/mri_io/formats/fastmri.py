@@ -7,7 +7,7 @@ import h5py
 import numpy as np
 
 from mri_io.errors import FormatError, expected_got
-from mri_io.formats.base import Identity, RawElement, RawVolume, SourceItem, identify, plain
+from mri_io.formats.base import Format, Identity, RawElement, RawVolume, SourceItem, identify, plain
 from mri_io.formats.hdf5 import is_hdf5, open_hdf5
 from mri_io.formats.xml_header import deidentified_xml, header_from_xml, patient_of
 from mri_io.schema.attributes import Header
@@ -18,7 +18,7 @@ __all__ = ["FastMriFormat"]
 _ARRAYS = ("kspace", "mask", "reconstruction_rss", "reconstruction_esc")
 
 
-class FastMriFormat:
+class FastMriFormat(Format):
     """Multi-coil and single-coil files with ``kspace`` and perhaps ``mask`` and a reconstruction.
 
     Axes are kept as they lie: rows are ``ky``, columns ``kx``; the mask samples ``kx``.

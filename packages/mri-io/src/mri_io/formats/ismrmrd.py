@@ -9,7 +9,7 @@ import numpy as np
 
 from mri_io.errors import FormatError, NonFiniteError, expected_got
 from mri_io.formats.bart import acquired_mask
-from mri_io.formats.base import Identity, RawElement, RawVolume, SourceItem, identify, plain
+from mri_io.formats.base import Format, Identity, RawElement, RawVolume, SourceItem, identify, plain
 from mri_io.formats.hdf5 import is_hdf5, open_hdf5
 from mri_io.formats.xml_header import deidentified_xml, header_from_xml, line_offset, patient_of
 from mri_io.schema.attributes import Header
@@ -28,7 +28,7 @@ _SKIPPED = (
 )
 
 
-class IsmrmrdFormat:
+class IsmrmrdFormat(Format):
     """Cartesian readouts sorted into (slice, coil, ky, kx); rows are phase encoding, columns readout.
 
     Noise and other auxiliary readouts are left out, averages are averaged, oversampling of the readout is removed and

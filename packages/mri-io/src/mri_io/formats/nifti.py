@@ -9,7 +9,7 @@ import nibabel
 import numpy as np
 
 from mri_io.errors import FormatError, NonFiniteError, expected_got
-from mri_io.formats.base import Identity, RawElement, RawVolume, SourceItem, identify
+from mri_io.formats.base import Format, Identity, RawElement, RawVolume, SourceItem, identify
 from mri_io.formats.names import bids_suffix, is_bids
 from mri_io.schema.attributes import Header
 
@@ -68,7 +68,7 @@ def read_nifti(path: Path) -> tuple[np.ndarray, np.ndarray]:
     return np.ascontiguousarray(array.T), np.asarray(image.affine, np.float64)
 
 
-class NiftiFormat:
+class NiftiFormat(Format):
     """A three-dimensional image; integers that fit become int16, all else float32.
 
     The file's slices are the third axis; the stored array is the file's transposed.

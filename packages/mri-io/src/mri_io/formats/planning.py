@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from mri_io.errors import ConfigError, FormatError, expected_got
-from mri_io.formats import FORMATS
+from mri_io.formats import get_format
 from mri_io.formats.base import Identity, SourceItem
 from mri_io.formats.names import stored_name
 from mri_io.formats.nifti import stem_of
@@ -41,8 +41,11 @@ class ConversionTask:
     uri: str = ""
     labels: tuple[LabelFile, ...] = ()
 
-    def settings(self) -> dict[str, Any]:
-        """Return the options that decide what is made, for provenance and resuming."""
+    def settings(self, schema_version: str = SCHEMA_VERSION) -> dict[str, Any]:
+        """Return the options that decide what is made, for provenance and resuming.
+
+        A volume of an older minor version is the same volume: its settings are those with its own version.
+        """
         declared = {label.name: {str(k): v for k, v in label.labels.items()} for label in self.labels}
         if "labels" in self.item.options:
             name, ids = self.item.options["labels"]
@@ -50,8 +53,9 @@ class ConversionTask:
         return {
             "format": self.item.format,
             "labels": declared,
-            "schema_version": SCHEMA_VERSION,
+            "schema_version": schema_version,
             "group": stored_name(self.item.options["group"]) if "group" in self.item.options else "",
+            **self.item.choices.chosen(),
         }
 
     def place(self) -> str:
@@ -86,7 +90,7 @@ def plan_conversion(items: Sequence[SourceItem], cohort: Cohort, labels: Path | 
             tasks.append(ConversionTask(item))
             continue
         try:
-            identity = FORMATS[item.format].identify(item)
+            identity = get_format(item.format).identify(item)
         except (FormatError, OSError, KeyError):
             # The worker meets the error again and reports it as this item's failure.
             tasks.append(ConversionTask(item))
@@ -193,7 +197,10 @@ def _stem(item: SourceItem) -> str:
 
 
 def without_patient(text: str, identity: Identity | None) -> str:
-    """Return text in which what the file calls the patient is replaced by the pseudonym."""
-    if identity is None or not identity.patient or identity.patient == identity.subject:
+    """Return text in which what the file tells of the patient is replaced by the pseudonym."""
+    if identity is None:
         return text
-    return re.sub(re.escape(identity.patient), identity.subject, text, flags=re.IGNORECASE)
+    for known in (identity.patient, *identity.aliases):
+        if known and known != identity.subject and len(known) > 2:
+            text = re.sub(re.escape(known), identity.subject, text, flags=re.IGNORECASE)
+    return text

@@ -7,14 +7,14 @@ import numpy as np
 from PIL import Image, UnidentifiedImageError
 
 from mri_io.errors import FormatError, ShapeError, expected_got
-from mri_io.formats.base import Identity, RawElement, RawVolume, SourceItem, identify
+from mri_io.formats.base import Format, Identity, RawElement, RawVolume, SourceItem, identify
 
 __all__ = ["PngPairsFormat"]
 
 MOST_LABELS = 32
 
 
-class PngPairsFormat:
+class PngPairsFormat(Format):
     """Frames of a patient are stacked along ``slice`` in the order of their names.
 
     The patient is the name up to ``-IM`` (or the name's part before the last ``-`` or ``_`` number). Masks may hold 0

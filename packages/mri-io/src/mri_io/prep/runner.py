@@ -42,6 +42,7 @@ class PrepSummary:
     description: str = ""
     results: list[dict[str, Any]] = field(default_factory=list)
     failures: list[TaskFailure] = field(default_factory=list)
+    notes: list[str] = field(default_factory=list)
 
     @property
     def ok(self) -> bool:
@@ -53,10 +54,11 @@ class PrepSummary:
         return sum(result.get("status", "done") == status for result in self.results)
 
     def __str__(self) -> str:
-        """Return the line that commands print, with the failures below it."""
+        """Return the line that commands print, with failures and notes below it."""
         start = f"{self.description}: " if self.description else ""
         line = f"{start}{self.count('done')} done, {self.count('skipped')} skipped, {len(self.failures)} failed"
-        return "\n".join([line, *(f"  failed: {failure.label}: {failure.error}" for failure in self.failures)])
+        failed = (f"  failed: {failure.label}: {failure.error}" for failure in self.failures)
+        return "\n".join([line, *failed, *(f"  {note}" for note in self.notes)])
 
 
 def run_tasks(

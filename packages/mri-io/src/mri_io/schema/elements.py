@@ -1,34 +1,44 @@
-"""The element types of specification 1.0 in one table: dimensions, dtypes, chunks, codecs, attributes.
+"""The element types of the specification in one table: dimensions, dtypes, chunks, codecs, attributes.
 
 The page ``docs/store-format.md`` states the same for people who write their own reader.
 """
 
 import math
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
 import numpy as np
 
-from mri_io.errors import SchemaError, ShapeError, expected_got
+from mri_io.errors import ConfigError, SchemaError, ShapeError, expected_got
+from mri_io.plugins import load_plugin, plugin_names
 
 __all__ = [
     "DATA",
     "ELEMENT_TYPES",
     "SCHEMA_VERSION",
+    "SERIES",
     "SHARD_BYTES",
     "ArrayType",
     "ElementType",
     "element_type",
     "is_path",
+    "known_type",
+    "type_names",
 ]
 
-SCHEMA_VERSION = "1.0"
+SCHEMA_VERSION = "1.1"
 SHARD_BYTES = 512 * 2**20
 """Upper bound of one shard, as the number of bytes of its chunks before compression."""
 DATA = "data"
 """Name of the array of an element that has a single one."""
+
+SERIES = ("set", "frame", "echo")
+"""Dimensions that may stand in front, in this order, of elements that admit a series: sets are contrasts that are none
+of the following, e.g. velocity encodings or b-values; frames follow one another in time; echoes in one repetition."""
+PLUGINS = "mri_io.element_types"
+"""Entry-point group through which other packages register types."""
 
 Codec = Literal["raw", "blosc", "zstd"]
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*(/[A-Za-z0-9][A-Za-z0-9._-]*)*")
@@ -54,6 +64,8 @@ class ArrayType:
         Whether an element may lack this array.
     explicit
         Whether dimension names must be given where several fit.
+    series
+        Whether any of `SERIES` may stand in front; their names must then be given.
     """
 
     dims: tuple[tuple[str, ...], ...]
@@ -62,16 +74,25 @@ class ArrayType:
     inner: int | None
     optional: bool = False
     explicit: bool = False
+    series: bool = False
 
     def check(
         self, shape: tuple[int, ...], dtype: np.dtype[Any], dims: tuple[str, ...] | None, where: str
     ) -> tuple[str, ...]:
         """Return the dimension names of an array, or raise ShapeError or SchemaError."""
         options = " or ".join(f"({', '.join(names)})" for names in self.dims)
-        fitting = [names for names in self.dims if len(names) == len(shape) and dims in (None, names)]
+        if self.series:
+            options += f", behind any of {', '.join(SERIES)} in this order"
+        front = self._series(dims)
+        rest = None if dims is None else dims[len(front) :]
+        fitting = [names for names in self.dims if len(names) == len(shape) - len(front) and rest in (None, names)]
+        if dims is None and self.series and not self.explicit and len(shape) > min(map(len, self.dims)):
+            fitting = []  # it may be a series of anything
         if not fitting or 0 in shape:
             got = f"shape {shape}" if dims is None else f"({', '.join(dims)}) of shape {shape}"
             fix = "No dimension may be empty." if fitting else ""
+            if not fitting and dims is None and self.series and len(shape) > min(map(len, self.dims)):
+                fix = "Name the dimensions of a series: dims=."
             raise ShapeError(expected_got("dimensions", expected=options, got=got, where=where, fix=fix))
         if len(fitting) > 1 and self.explicit:
             fix = f"Pass one of {options} as dims=."
@@ -79,7 +100,18 @@ class ArrayType:
         if dtype.name not in self.dtypes:
             fix = "Convert the array before writing it."
             raise SchemaError(expected_got("dtype", expected=self.dtypes, got=dtype, where=where, fix=fix))
-        return fitting[0]
+        return front + fitting[0]
+
+    def _series(self, dims: tuple[str, ...] | None) -> tuple[str, ...]:
+        """Return the dimensions of a series that stand in front of others, in the order of `SERIES`."""
+        front: list[str] = []
+        left = list(SERIES if self.series else ())
+        for name in dims or ():
+            if name not in left:
+                break
+            front.append(name)
+            left = left[left.index(name) + 1 :]
+        return tuple(front)
 
     def leading(self, ndim: int) -> int:
         """Return how many leading dimensions are divided into chunks."""
@@ -131,6 +163,10 @@ class ElementType:
         Attributes that every element of the type carries with these values.
     required
         Attributes that the writer must give.
+    steps
+        For types of other packages: version to a pure function from stored attributes to those of the next version.
+    needs
+        Dtype of ``data`` to the array that must be there with it, and only with it.
     """
 
     name: str
@@ -143,6 +179,8 @@ class ElementType:
     maximum: int | None = None
     attributes: Mapping[str, Any] = field(default_factory=dict)
     required: tuple[str, ...] = ()
+    needs: Mapping[str, str] = field(default_factory=dict)
+    steps: Mapping[int, Callable[[Mapping[str, Any]], dict[str, Any]]] = field(default_factory=dict)
 
     @property
     def single(self) -> bool:
@@ -158,7 +196,8 @@ def _column(*names: str, dtypes: tuple[str, ...], optional: bool = False) -> Arr
     return ArrayType((("prompt", *names),), dtypes, "zstd", None, optional=optional)
 
 
-_KSPACE = ("coil", "ky", "kx")
+_LINES = ("coil", "ky", "kx")
+_SHOTS = ("coil", "shot", "sample")
 _SLICES = (("slice", "y", "x"), ("z", "y", "x"))
 _INTEGERS = ("int32", "int64")
 
@@ -169,18 +208,35 @@ ELEMENT_TYPES: dict[str, ElementType] = {
             "kspace",
             1,
             _one(
-                ("slice", *_KSPACE),
-                ("kz", *_KSPACE),
-                ("frame", "slice", *_KSPACE),
-                ("echo", "slice", *_KSPACE),
+                ("slice", *_LINES),
+                ("kz", *_LINES),
+                ("slice", "kz", *_LINES),
+                ("slice", *_SHOTS),
+                ("kz", *_SHOTS),
                 dtypes=("complex64",),
                 codec="raw",
                 inner=3,
+                series=True,
             ),
             names=(),
             attributes={"centred": True, "norm": "ortho"},
         ),
         ElementType("noise", 1, _one(("coil", "sample"), dtypes=("complex64",), codec="raw", inner=None), names=()),
+        ElementType(
+            "trajectory",
+            1,
+            _one(
+                ("shot", "sample", "axis"),
+                ("slice", "shot", "sample", "axis"),
+                ("kz", "shot", "sample", "axis"),
+                dtypes=("float32",),
+                codec="raw",
+                inner=3,
+                series=True,
+            ),
+            names=(),
+            required=("unit",),
+        ),
         ElementType(
             "mask",
             1,
@@ -189,22 +245,43 @@ ELEMENT_TYPES: dict[str, ElementType] = {
                 ("kx",),
                 ("ky", "kx"),
                 ("slice", "ky", "kx"),
+                ("kz", "ky", "kx"),
+                ("slice", "kz", "ky", "kx"),
                 dtypes=("uint8",),
                 codec="zstd",
                 inner=None,
                 explicit=True,
+                series=True,
             ),
             maximum=1,
         ),
-        ElementType("sens", 1, _one(("slice", "map", "coil", "y", "x"), dtypes=("complex64",), codec="raw", inner=4)),
         ElementType(
-            "recon", 1, _one(*_SLICES, dtypes=("float32", "complex64"), codec="blosc", inner=2), image_like=True
+            "sens",
+            1,
+            _one(
+                ("slice", "map", "coil", "y", "x"),
+                ("z", "map", "coil", "y", "x"),
+                dtypes=("complex64",),
+                codec="raw",
+                inner=4,
+            ),
         ),
-        ElementType("image", 1, _one(*_SLICES, dtypes=("float32", "int16"), codec="blosc", inner=2), image_like=True),
+        ElementType(
+            "recon",
+            1,
+            _one(*_SLICES, dtypes=("float32", "complex64"), codec="blosc", inner=2, series=True),
+            image_like=True,
+        ),
+        ElementType(
+            "image",
+            1,
+            _one(*_SLICES, dtypes=("float32", "int16"), codec="blosc", inner=2, series=True),
+            image_like=True,
+        ),
         ElementType(
             "seg",
             1,
-            _one(*_SLICES, dtypes=("uint8", "uint16"), codec="zstd", inner=2),
+            _one(*_SLICES, dtypes=("uint8", "uint16"), codec="zstd", inner=2, series=True),
             image_like=True,
             labelled=True,
         ),
@@ -219,9 +296,14 @@ ELEMENT_TYPES: dict[str, ElementType] = {
         ),
         ElementType(
             "emb",
-            1,
-            _one(("slice", "channel", "ey", "ex"), dtypes=("float16",), codec="raw", inner=3),
+            2,
+            {
+                **_one(("slice", "channel", "ey", "ex"), dtypes=("float16", "int8"), codec="raw", inner=3),
+                # int8 times its channel's scale is the value.
+                "scales": ArrayType((("slice", "channel"),), ("float32",), "zstd", None, optional=True),
+            },
             names=("model", "layer"),
+            needs={"int8": "scales"},
         ),
         ElementType(
             "prompts",
@@ -236,6 +318,34 @@ ELEMENT_TYPES: dict[str, ElementType] = {
         ),
     )
 }
+"""The types of the specification; `known_type` finds those of other packages, too."""
+
+
+def type_names() -> tuple[str, ...]:
+    """Return the names of all element types, those that other packages register last."""
+    return tuple(dict.fromkeys((*ELEMENT_TYPES, *plugin_names(PLUGINS))))
+
+
+def known_type(name: object) -> ElementType | None:
+    """Return an element type by name, None when neither the specification nor an installed package has it.
+
+    A package registers an `ElementType`, or a function that returns one, under the type's name in the entry-point group
+    ``mri_io.element_types``. Readers without that package leave its elements out.
+
+    Raises
+    ------
+    ConfigError
+        When what a package registers is no element type of that name.
+    """
+    if not isinstance(name, str):
+        return None
+    if name in ELEMENT_TYPES or name not in plugin_names(PLUGINS):
+        return ELEMENT_TYPES.get(name)
+    found = load_plugin(PLUGINS, name)
+    kind = found() if callable(found) else found
+    if not isinstance(kind, ElementType) or kind.name != name:
+        raise ConfigError(expected_got(f"{PLUGINS} {name!r}", expected=f"an ElementType named {name!r}", got=kind))
+    return kind
 
 
 def is_path(path: object) -> bool:
@@ -257,9 +367,9 @@ def element_type(path: str) -> ElementType:
     'recon'
     """
     kind, *names = path.split("/")
-    found = ELEMENT_TYPES.get(kind)
+    found = known_type(kind)
     if found is None:
-        raise SchemaError(expected_got("element type", expected=tuple(ELEMENT_TYPES), got=repr(kind), where=path))
+        raise SchemaError(expected_got("element type", expected=type_names(), got=repr(kind), where=path))
     if len(names) != len(found.names) or not is_path(path):
         form = "/".join((kind, *(f"<{name}>" for name in found.names)))
         form += ", names of letters, digits, '-', '_' and '.'" if found.names else ""

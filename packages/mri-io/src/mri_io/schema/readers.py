@@ -1,4 +1,4 @@
-"""Reading older layouts: one function per element type and version brings attributes to the current version.
+"""Reading older layouts: one pure step per element type and version brings attributes to the version after it.
 
 Rule R3 of the specification: readers ignore what they do not know, refuse what is newer than they are, and accept
 anything older through this table. Writers emit the current version only.
@@ -10,14 +10,17 @@ from pathlib import Path
 from typing import Any
 
 from mri_io.errors import CorruptElementError, VersionError, expected_got
-from mri_io.schema.elements import ELEMENT_TYPES, SCHEMA_VERSION
+from mri_io.schema.elements import SCHEMA_VERSION, known_type
 
-__all__ = ["READERS", "AttributeReader", "check_version", "is_known", "read_current"]
+__all__ = ["STEPS", "AttributeReader", "check_version", "is_known", "read_current"]
 
 AttributeReader = Callable[[Mapping[str, Any]], dict[str, Any]]
 
-READERS: dict[tuple[str, int], AttributeReader] = {(name, 1): dict for name in ELEMENT_TYPES}
-"""``(type, version)`` to a function from stored attributes to those of the current version."""
+STEPS: dict[tuple[str, int], AttributeReader] = {
+    # Version 2 admits int8 with scales beside the float16 of version 1.
+    ("emb", 1): dict,
+}
+"""``(type, version)`` to a pure function from the stored attributes to those of the next version."""
 
 
 def check_version(found: object, where: Path) -> None:
@@ -34,8 +37,7 @@ def check_version(found: object, where: Path) -> None:
 
 def is_known(attributes: Mapping[str, Any]) -> bool:
     """Whether this release has heard of the element's type, in any version."""
-    name = attributes.get("type")
-    return isinstance(name, str) and name in ELEMENT_TYPES
+    return known_type(attributes.get("type")) is not None
 
 
 def read_current(attributes: Mapping[str, Any], where: object) -> dict[str, Any]:
@@ -53,12 +55,17 @@ def read_current(attributes: Mapping[str, Any], where: object) -> dict[str, Any]
         raise CorruptElementError(
             f"{where}: type and type_version: expected a name and a positive integer, got {name!r} and {version!r}."
         )
-    reader = READERS.get((name, version))
-    if reader is None:
-        known = max((v for n, v in READERS if n == name), default=0)
-        reads = f"reads up to version {known}" if known else "does not know this type"
+    kind = known_type(name)
+    if kind is None or version > kind.version:
+        reads = "does not know this type" if kind is None else f"reads up to version {kind.version}"
         raise VersionError(
             f"{where}: element type {name!r} version {version}; this release of mri-io {reads}. "
             "Upgrade it: pip install --upgrade mri-io"
         )
-    return reader(attributes)
+    found = dict(attributes)
+    for older in range(version, kind.version):
+        step = STEPS.get((name, older)) or kind.steps.get(older)
+        if step is None:
+            raise VersionError(f"{where}: element type {name!r} version {older} can no longer be read.")
+        found = {**step(found), "type_version": older + 1}
+    return found

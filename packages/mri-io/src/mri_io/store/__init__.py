@@ -21,7 +21,9 @@ _LAZY = {
     "mask_array": "element",
     "open_cohort": "cohort",
     "open_volume": "volume",
+    "quantise": "embeddings",
     "query_index": "index",
+    "read_embedding": "embeddings",
     "read_statistics": "statistics",
     "verify": "verification",
 }

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from mri_io.errors import SchemaError, ShapeError, expected_got
-from mri_io.schema.elements import DATA
+from mri_io.schema.elements import DATA, SERIES
 
 if TYPE_CHECKING:
     from mri_io.store.element import Element
@@ -161,8 +161,9 @@ def check_siblings(
 
 
 _SHARED_WITH_KSPACE: dict[str, dict[str, str]] = {
-    "mask": {"slice": "slice", "ky": "ky", "kx": "kx"},
-    "sens": {"slice": "slice", "coil": "coil", "y": "ky", "x": "kx"},
+    "mask": {name: name for name in (*SERIES, "slice", "kz", "ky", "kx")},
+    "trajectory": {name: name for name in (*SERIES, "slice", "kz", "shot", "sample")},
+    "sens": {"slice": "slice", "z": "kz", "coil": "coil", "y": "ky", "x": "kx"},
     "noise": {"coil": "coil"},
     "recon": {"slice": "slice"},
 }
@@ -186,12 +187,12 @@ def _check_grid_of_kspace(
     sizes: Mapping[str, int], kspace: "Element", recon_matrix: Sequence[int] | None, where: str
 ) -> None:
     of_kspace = dict(zip(kspace.dims, kspace.shape, strict=True))
-    grids = {(of_kspace["ky"], of_kspace["kx"])}
+    grids = {(of_kspace["ky"], of_kspace["kx"])} if "ky" in of_kspace else set()
     if recon_matrix is not None:
         grids.add((recon_matrix[1], recon_matrix[0]))
-    slices = of_kspace.get("slice", of_kspace.get("kz"))
-    found = tuple(sizes.values())
-    if found[0] != slices or found[1:] not in grids:
+    slices = of_kspace.get("slice", 1) * of_kspace.get("kz", 1)
+    found = tuple(sizes.values())[-3:]
+    if grids and (found[0] != slices or found[1:] not in grids):
         wanted = " or ".join(f"({slices}, {y}, {x})" for y, x in sorted(grids))
         raise ShapeError(
             expected_got(
@@ -205,7 +206,10 @@ def _check_grid_of_kspace(
 
 
 def _check_grid(shape: tuple[int, ...], affine: Any, images: Sequence["Element"], where: str) -> None:
-    fitting = [element for element in images if element.shape == shape]
+    # Labels of a series have its length, or are those of all its members.
+    fitting = [
+        e for e in images if e.shape[-3:] == shape[-3:] and (3 in (len(shape), len(e.shape)) or e.shape == shape)
+    ]
     if not fitting:
         grids = ", ".join(f"{element.path} {element.shape}" for element in images)
         raise ShapeError(

@@ -196,15 +196,16 @@ def mask_array(element: Element) -> np.ndarray:
     Parameters
     ----------
     element
-        A mask element with dimensions ``("kx",)``, ``("ky",)``, ``("ky", "kx")`` or ``("slice", "ky", "kx")``.
+        A mask element, of lines along ``ky`` or ``kx`` or of points of both, perhaps one for each slice or frame.
 
     Returns
     -------
     numpy.ndarray
-        uint8, shape (1, kx), (ky, 1), (ky, kx) or (slice, ky, kx).
+        uint8, shape (1, kx), (ky, 1) or (ky, kx), behind the mask's further dimensions.
     """
     if element.type != "mask":
         raise ShapeError(expected_got("element type", expected="mask", got=element.type, where=element.folder))
     mask = element.numpy()
-    shapes = {("kx",): (1, -1), ("ky",): (-1, 1)}
-    return mask.reshape(shapes[element.dims]) if element.dims in shapes else mask
+    if element.dims[-1] == "ky":
+        return mask[..., None]
+    return mask[..., None, :] if "ky" not in element.dims else mask

@@ -10,7 +10,7 @@ import numpy as np
 
 from mri_io.config import validate_config
 from mri_io.errors import NonFiniteError, SchemaError, StoreError, VersionError
-from mri_io.schema.elements import DATA, ELEMENT_TYPES, ArrayType, ElementType
+from mri_io.schema.elements import DATA, ArrayType, ElementType, known_type
 from mri_io.schema.readers import check_version, is_known
 from mri_io.schema.validation import load_schema, validate
 from mri_io.store.arrays import StoredArray, array_metadata
@@ -167,7 +167,7 @@ class _Volume:
             with _findings(self.report, self.id, path, "rule"):
                 self._check_rules(element, elements)
             for name, array in element.arrays.items():
-                self._check_array(element, ELEMENT_TYPES[element.type], name, array)
+                self._check_array(element, _type_of(element), name, array)
             with _findings(self.report, self.id, path):
                 size = element.stored_bytes
                 self.report.bytes += size
@@ -235,7 +235,7 @@ class _Volume:
 
     def _check_rules(self, element: Element, siblings: dict[str, Element]) -> None:
         """Check names, arrays, affine and what must hold between elements."""
-        kind, where = ELEMENT_TYPES[element.type], str(element.folder)
+        kind, where = _type_of(element), str(element.folder)
         expected = "/".join((kind.name, element.attributes["name"])) if kind.names else kind.name
         if expected != element.path:
             raise DamageError(f"{where}: its attributes name another element, {expected!r}.", "metadata")
@@ -288,6 +288,12 @@ class _Volume:
                 if layout.codec == "zstd" and not states_size(file.encoded(number)):
                     raise bad_checksum(f"{full}: chunk {number}")
                 _check_values(file.chunk(number), kind, element, f"{full}: chunk {number}")
+
+
+def _type_of(element: Element) -> ElementType:
+    kind = known_type(element.type)
+    assert kind is not None  # else the element would not have opened
+    return kind
 
 
 def _check_plain_group(folder: Path) -> None:

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from mri_io.errors import NonFiniteError, SchemaError, ShapeError, expected_got
-from mri_io.schema.elements import ArrayType, ElementType
+from mri_io.schema.elements import DATA, ArrayType, ElementType
 from mri_io.store.arrays import ArrayWriter, array_metadata
 from mri_io.store.checks import check_labels_declared
 from mri_io.store.durable import storage_errors
@@ -48,13 +48,18 @@ def plan_arrays(
         optional = kind.arrays.keys() - required
         wanted = ", ".join(sorted(required)) + (f" and perhaps {', '.join(sorted(optional))}" if optional else "")
         raise SchemaError(expected_got("arrays", expected=wanted, got=tuple(sorted(arrays)), where=where))
+    for stored, needed in kind.needs.items():
+        if (np.dtype(arrays[DATA][1]).name == stored) != (needed in arrays):
+            got = f"{np.dtype(arrays[DATA][1]).name} and {', '.join(sorted(arrays))}"
+            expected = f"{needed!r} beside data of dtype {stored}, and only there"
+            raise SchemaError(expected_got("arrays", expected=expected, got=got, where=where))
     plans = {}
     for name, (shape, dtype) in arrays.items():
         spec, size, given = kind.arrays[name], tuple(int(n) for n in shape), np.dtype(dtype)
         if given == np.bool_ and "uint8" in spec.dtypes:
             given = np.dtype(np.uint8)
         place = where if kind.single else f"{where}: {name}"
-        names = tuple(dims) if dims is not None and kind.single else None
+        names = tuple(dims) if dims is not None and name == DATA else None
         plans[name] = ArrayPlan(name, spec, size, given, spec.check(size, given, names, place))
     return plans
 
