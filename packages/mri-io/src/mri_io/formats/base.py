@@ -96,7 +96,13 @@ class Identity:
 
 @dataclass(frozen=True)
 class RawElement:
-    """One element as a reader gives it: shape, dtype and blocks along the first dimension, read when asked for."""
+    """One element as a reader gives it: shape, dtype, and blocks in C order that are read when asked for.
+
+    A block is rows of the first dimension, shape ``(n, *shape[1:])``, or finer where a row would be too much for
+    memory: it may lack leading dimensions, and then is rows of a later one. Of k-space (echo, slice, coil, ky, kx)
+    blocks ``(n, coil, ky, kx)`` are some slices of one echo; each ends with its echo at the latest, and the next begins
+    where it ended. Chunks are not divided: the dimensions from coil on are whole (`ArrayType.inner`).
+    """
 
     path: str
     shape: tuple[int, ...]

@@ -50,7 +50,7 @@ def array_metadata(
 
 
 class ArrayWriter:
-    """Write the chunks of an array along its first dimension, whole shards, one chunk in memory at a time.
+    """Write the chunks of an array in C order, whole shards, one chunk in memory at a time.
 
     Parameters
     ----------
@@ -60,6 +60,13 @@ class ArrayWriter:
         Type of the array.
     shape, dtype
         Of the whole array.
+
+    Attributes
+    ----------
+    leading
+        The dimensions that are divided into chunks: the shape of the grid of chunks.
+    chunks, written
+        Number of chunks in all, and of those that are written.
     """
 
     def __init__(self, folder: Path, kind: ArrayType, shape: tuple[int, ...], dtype: np.dtype[Any]) -> None:
@@ -67,20 +74,22 @@ class ArrayWriter:
         layout = Layout.of(metadata)
         assert layout is not None
         self.shape, self.dtype, self.written = shape, dtype, 0
+        self.leading = shape[: layout.leading]
+        self.chunks = math.prod(self.leading)
         self._folder, self._layout, self._codec = folder, layout, kind.codec
         self._shard: ShardWriter | None = None
         self._path = ""
 
     def append(self, block: np.ndarray) -> None:
-        """Append rows of the first dimension; `block` has the array's shape but for its first dimension."""
-        layout = self._layout
-        if not layout.leading:  # the array is one chunk
-            self._write((), block)
-            self.written += len(block)
-            return
-        for row in block:
-            for rest in np.ndindex(*self.shape[1 : layout.leading]):
-                self._write((self.written, *rest), row[rest])
+        """Append the next chunks.
+
+        `block` has the array's shape but for its first dimension, or for leading dimensions that it lacks and the first
+        one that it has; the caller makes sure that it fits where the last one ended.
+        """
+        grid = block.shape[: block.ndim - (len(self.shape) - len(self.leading))]
+        for number in np.ndindex(grid):
+            position = tuple(int(n) for n in np.unravel_index(self.written, self.leading)) if self.leading else ()
+            self._write(position, block[number])
             self.written += 1
 
     def _write(self, position: tuple[int, ...], chunk: np.ndarray) -> None:

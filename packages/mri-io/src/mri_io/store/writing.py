@@ -1,5 +1,6 @@
 """Writing one element: checked block by block, streamed into a staging directory, committed at the end."""
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -87,7 +88,15 @@ class ElementWriter:
         self._writer = ArrayWriter(self._folder, plan.kind, plan.shape, plan.dtype)
 
     def append(self, block: np.ndarray) -> None:
-        """Append rows of the first dimension in order, shape ``(n, *shape[1:])``.
+        """Append the next part of the array, in C order.
+
+        Parameters
+        ----------
+        block
+            Rows of the first dimension, shape ``(n, *shape[1:])``. Where a row itself consists of chunks, a block may
+            be finer and lack leading dimensions: ``(n, *shape[k + 1:])`` are rows of dimension `k` at the present
+            position of those before it. Of k-space (echo, slice, coil, ky, kx) that is ``(n, coil, ky, kx)``, some
+            slices of one echo. Such a block ends where dimension `k` does, at the latest.
 
         Raises
         ------
@@ -101,31 +110,44 @@ class ElementWriter:
             When the file system refuses, e.g. because it is full.
         """
         block = np.asarray(block)
-        shape, first = self._plan.shape, self._writer.written
-        whole = self._plan.kind.inner is None
-        if block.shape[1:] != shape[1:] or block.ndim != len(shape) or first + len(block) > shape[0]:
-            fits = f"at most {shape[0] - first} rows of shape {shape[1:]}"
-            raise ShapeError(expected_got("block", expected=fits, got=block.shape, where=self._where))
-        if whole and len(block) != shape[0]:
-            raise ShapeError(
-                expected_got("block", expected=f"the whole array {shape}", got=block.shape, where=self._where)
-            )
+        start = self._start_of(block)
         given = np.dtype(np.uint8) if block.dtype == np.bool_ else block.dtype
         if given.newbyteorder("=") != self._plan.dtype.newbyteorder("="):
             raise SchemaError(expected_got("dtype", expected=self._plan.dtype, got=block.dtype, where=self._where))
         row_bytes = max(1, block.nbytes // max(1, len(block)))
-        step = len(block) if whole else max(1, _BLOCK_BYTES // row_bytes)
-        for start in range(0, len(block), step):  # bounds the temporaries of the checks
-            rows = block[start : start + step]
-            self._check_values(rows, first + start)
+        step = len(block) if self._plan.kind.inner is None else max(1, _BLOCK_BYTES // row_bytes)
+        for first in range(0, len(block), max(1, step)):  # bounds the temporaries of the checks
+            rows = block[first : first + step]
+            self._check_values(rows, (*start[:-1], start[-1] + first))
             with storage_errors(self._where):
                 self._writer.append(rows)
 
-    def _check_values(self, rows: np.ndarray, first: int) -> None:
+    def _start_of(self, block: np.ndarray) -> tuple[int, ...]:
+        """Return the index at which a block begins, up to its own first dimension; ShapeError when it does not fit."""
+        shape, grid = self._plan.shape, self._writer.leading
+        lacking = len(shape) - block.ndim if 0 < block.ndim < len(shape) else 0
+        axis = lacking if lacking < len(grid) else 0
+        chunks = math.prod(grid[axis + 1 :])  # of one row of the block
+        done, inside = divmod(self._writer.written, chunks)
+        complete = self._writer.written == self._writer.chunks
+        room = 0 if complete else shape[axis] - done % shape[axis]
+        fits = block.ndim == len(shape) - axis and block.shape[1:] == shape[axis + 1 :]
+        if inside or not fits or len(block) > room:
+            wanted = f"at most {room} rows of shape {shape[axis + 1 :]}"
+            if inside:
+                wanted = f"the rest of a row, {chunks - inside} chunks of shape {shape[len(grid) :]}"
+            raise ShapeError(expected_got("block", expected=wanted, got=block.shape, where=self._where))
+        if not grid and len(block) != shape[0]:
+            raise ShapeError(
+                expected_got("block", expected=f"the whole array {shape}", got=block.shape, where=self._where)
+            )
+        return tuple(int(n) for n in np.unravel_index(done, shape[: axis + 1])) if room else (shape[0],)
+
+    def _check_values(self, rows: np.ndarray, start: tuple[int, ...]) -> None:
         kind = self._kind
         if kind.finite and rows.dtype.kind in "fc" and not np.isfinite(rows).all():
             bad = np.argwhere(~np.isfinite(rows))
-            position = (first + int(bad[0][0]), *(int(n) for n in bad[0][1:]))
+            position = (*start[:-1], start[-1] + int(bad[0][0]), *(int(n) for n in bad[0][1:]))
             raise NonFiniteError(
                 expected_got(
                     "values",
@@ -144,12 +166,14 @@ class ElementWriter:
 
     def close(self) -> None:
         """Finish the array and write its metadata; ShapeError when rows are missing."""
-        plan, written = self._plan, self._writer.written
-        if written != plan.shape[0]:
+        plan, writer = self._plan, self._writer
+        if writer.written != writer.chunks:
             self.abort()
-            raise ShapeError(expected_got("rows", expected=plan.shape[0], got=written, where=self._where))
+            rows, rest = divmod(writer.written * plan.shape[0], writer.chunks)
+            got = f"{rows} and a part of the next" if rest else rows
+            raise ShapeError(expected_got("rows", expected=plan.shape[0], got=got, where=self._where))
         with storage_errors(self._where):
-            self._writer.close()
+            writer.close()
             write_array_metadata(self._folder, array_metadata(plan.kind, plan.shape, plan.dtype, plan.dims))
 
     def abort(self) -> None:
