@@ -154,21 +154,58 @@ def stats(
 
 
 def export(
-    cohort: Cohort,
-    element: Annotated[str, typer.Argument(help="Element, e.g. recon/cg-sense-r4.")],
-    out: Annotated[Path, typer.Argument(help="Folder for the files.")],
-    format: Annotated[str, typer.Option(help="nifti, png or bart.")] = "nifti",
+    cohort: Annotated[Path | None, typer.Argument(help="Folder of the cohort.")] = None,
+    element: Annotated[str | None, typer.Argument(help="Element, e.g. recon/cg-sense-r4.")] = None,
+    out: Annotated[Path | None, typer.Argument(help="Folder for the files.")] = None,
+    format: Annotated[str, typer.Option(help="Name of an exporter; list prints all with their options.")] = "nifti",
     part: Annotated[
         str | None,
         typer.Option(help="Of complex images: magnitude, phase, real, imag or complex [magnitude; for bart complex]."),
     ] = None,
     volume: Annotated[list[str] | None, typer.Option(help="Volume id; repeat for several [all].")] = None,
+    subjects: Annotated[
+        str | None, typer.Option(help="train, val or test: only that part of the split [all volumes].")
+    ] = None,
+    split: Annotated[str | None, typer.Option(help="Name of the split.")] = None,
+    label: Annotated[
+        list[str] | None, typer.Option(help="Label map to write with the element, seg/NAME; repeat for several.")
+    ] = None,
+    channel: Annotated[
+        list[str] | None, typer.Option(help="Further image on the element's grid; repeat for several.")
+    ] = None,
+    dataset: Annotated[str | None, typer.Option(help="Name of the data set that is written.")] = None,
+    levels: Annotated[int | None, typer.Option(help="Number of resolutions.")] = None,
+    source: Annotated[
+        Path | None, typer.Option(help="Folder of the files that the volumes were converted from.")
+    ] = None,
     replace: Annotated[bool, typer.Option("--replace", help="Overwrite files that exist.")] = False,
 ) -> None:
-    """Write an element of the volumes as NIfTI, PNG or BART files."""
-    from mri_io.describe import export_volumes
+    """Write an element of the volumes as files for other tools: NIfTI, PNG, BART, ..."""
+    if format == "list":
+        from mri_io.describe import print_exporters
 
-    files = export_volumes(cohort, element, out, format=format, part=part, volumes=volume, replace=replace)
+        print_exporters()
+        return
+    if cohort is None or element is None or out is None:
+        raise typer.BadParameter("expected COHORT ELEMENT OUT, e.g. mri-cli export cohort image/t1 out")
+    from mri_io.export import export_cohort
+
+    files = export_cohort(
+        cohort,
+        element,
+        out,
+        format,
+        volumes=volume,
+        subjects=subjects,
+        replace=replace,
+        part=part,
+        split=split,
+        labels=label,
+        channels=channel,
+        dataset=dataset,
+        levels=levels,
+        source=source,
+    )
     typer.echo(f"{len(files)} files in {out}")
 
 

@@ -17,7 +17,6 @@ from mri_io.store.volume import Volume, open_volume
 
 __all__ = [
     "describe",
-    "export_volumes",
     "image_elements",
     "list_volumes",
     "print_description",
@@ -196,6 +195,18 @@ def print_formats() -> None:
     _table("formats", ("format", "what is read", "options"), rows)
 
 
+def print_exporters() -> None:
+    """Print the table of formats that `export` writes."""
+    from mri_io.export import exporter_class, exporter_names
+
+    rows = []
+    for name in exporter_names():
+        kind = exporter_class(name)
+        rows.append((name, kind.summary, kind.gives, ", ".join(kind.parts), ", ".join(sorted(kind.options))))
+    columns = ("format", "what is written", "of each element", "parts of complex data", "options")
+    _table("formats", columns, rows)
+
+
 def print_statistics(content: Mapping[str, Any]) -> None:
     """Print what `compute_statistics` returns."""
     rows = [
@@ -252,39 +263,6 @@ def verify_with_progress(path: str | Path, *, fast: bool) -> VerifyReport:
                 advance(volume, False)
 
         return verify(folder, fast=fast, progress=progress)
-
-
-def export_volumes(
-    cohort: str | Path,
-    element: str,
-    out: Path,
-    *,
-    format: str,
-    part: str | None = None,
-    volumes: Sequence[str] | None = None,
-    replace: bool = False,
-) -> list[Path]:
-    """Export one element of the given volumes, or of all that have it; see `mri_io.export.export`.
-
-    Nothing is written when any of the files exists and `replace` is false.
-    """
-    from mri_io.export import export, exported_files
-
-    opened = open_cohort(cohort)
-    chosen = [opened[v] for v in volumes] if volumes else [v for v in opened.volumes() if element in v]
-    if not chosen:
-        raise ElementNotFoundError(
-            f"{opened.path}: no volume has an element {element!r}. List them: mri-cli ls {opened.path}"
-        )
-    options: dict[str, Any] = {"part": part, "replace": replace}
-    for volume in chosen:
-        exported_files(volume[element], out, format, **options)
-    written = []
-    with progress_report(len(chosen), "export") as advance:
-        for volume in chosen:
-            written += export(volume[element], out, format, **options)
-            advance(volume.id, False)
-    return written
 
 
 def simulate_with_progress(simulate: Callable[..., list[Path]], out: Path, **options: Any) -> None:

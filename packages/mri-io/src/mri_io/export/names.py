@@ -1,26 +1,27 @@
-"""Names of exported files."""
-
-from pathlib import Path
+"""Which elements are images."""
 
 from mri_io.errors import ConfigError, expected_got
+from mri_io.schema.elements import SERIES
 from mri_io.store.element import Element
 
-__all__ = ["exported_stem", "require_image"]
+__all__ = ["require_image", "series_of"]
 
 
-def exported_stem(element: Element) -> str:
-    """Return ``<volume>_<element path with - for />``."""
-    return f"{element.volume_id}_{element.path.replace('/', '-')}"
+def series_of(element: Element) -> dict[str, int]:
+    """Return the dimensions of a series that stand in front of an element's others, with their lengths."""
+    return {name: size for name, size in zip(element.dims, element.shape, strict=True) if name in SERIES}
 
 
-def require_image(element: Element, format: str) -> None:
-    """Raise ConfigError unless the element is a stack of slices."""
-    if element.dims not in (("slice", "y", "x"), ("z", "y", "x")):
+def require_image(element: Element, format: str, *, series: bool = True) -> None:
+    """Raise ConfigError unless the element is a stack of slices, or a series of them where the format holds it."""
+    rest = element.dims[len(series_of(element)) :] if series else element.dims
+    if rest not in (("slice", "y", "x"), ("z", "y", "x")):
         raise ConfigError(
             expected_got(
                 f"element for {format}",
-                expected="an image, reconstruction or label map (slice, y, x)",
+                expected="an image, reconstruction or label map (slice, y, x)"
+                + (" or a series of it" if series else ""),
                 got=f"{element.path} {element.dims}",
-                where=Path(element.folder),
+                where=element.folder,
             )
         )
