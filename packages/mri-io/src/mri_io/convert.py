@@ -13,6 +13,7 @@ from mri_io.formats import RawElement, RawVolume, ReadOptions, SourceItem, find_
 from mri_io.formats.base import file_sha256
 from mri_io.formats.nifti import read_nifti
 from mri_io.formats.planning import ConversionTask, LabelFile, plan_conversion, without_patient
+from mri_io.formats.splits import store_splits
 from mri_io.prep import PrepSummary, TaskFailure, run_tasks
 from mri_io.schema.attributes import Provenance, Source
 from mri_io.store.cohort import create_cohort, open_cohort
@@ -102,11 +103,21 @@ def convert(
         progress=progress,
         on_done=record,
     )
+    store_splits(opened, tasks, summary)
     if found.passed_over:
         some = ", ".join(path.name for path in found.passed_over[:MOST_NAMED])
         more = ", ..." if len(found.passed_over) > MOST_NAMED else ""
         summary.notes.append(f"passed over, of no known format: {len(found.passed_over)} files ({some}{more})")
     return summary
+
+
+def _memory(task: ConversionTask) -> int:
+    """Return the most bytes that converting a volume holds: those of its reader, and of the largest label map."""
+    if task.item.problem:
+        return 0
+    # Maps are compressed: eight bytes in memory, and their copies in double precision, for one in the file.
+    labels = max((24 * label.path.stat().st_size for label in task.labels), default=0)
+    return get_format(task.item.format).memory(task.item) + labels
 
 
 class _Convert:

@@ -164,6 +164,14 @@ class Format(ABC):
     def read(self, item: SourceItem) -> RawVolume:
         """Read one volume; raise FormatError where the file is not what it should be."""
 
+    def split_of(self, item: SourceItem) -> Mapping[str, str] | None:
+        """Return the parts that a data set itself puts a volume in, ``{name of the split: part}``.
+
+        Parts are ``train``, ``val`` and ``test``. When all volumes are converted the split is stored under its name, by
+        subject; a subject in two parts is an error. By default there is none.
+        """
+        return None
+
     def memory(self, item: SourceItem) -> int:
         """Return the most bytes that reading and writing the volume holds at once, from sizes alone.
 
