@@ -204,8 +204,9 @@ def test_statistics_are_those_of_the_training_part(cli, cohort):
 def test_export_and_report(cli, cohort, tmp_path):
     out = tmp_path / "out"
     done = cli("export", cohort.path, "recon/reference", out, "--part", "phase", "--volume", cohort.volume_ids()[0])
-    assert (done.status, done.out) == (0, f"1 files in {out}\n")
-    assert [file.name for file in out.iterdir()] == ["sub-01_acq-tiny_run-1_recon-reference_phase.nii.gz"]
+    assert (done.status, done.out) == (0, f"2 files in {out}\n")
+    stem = "sub-01_acq-tiny_run-1_recon-reference_phase"
+    assert sorted(file.name for file in out.iterdir()) == [f"{stem}.json", f"{stem}.nii.gz"]
     assert cli("export", cohort.path, "seg/tissue", out, "--format", "png").out == f"6 files in {out}\n"
     first = out / "sub-02_acq-tiny_run-1_seg-tissue_001.png"
     for other in out.glob("sub-0[13]*png"):

@@ -52,8 +52,8 @@ def test_round_trip_through_the_store(tmp_path, name, suffix):
     np.testing.assert_array_equal(element.affine, nibabel.load(path).affine)
     with create_cohort(tmp_path / "c").create_volume("sub-01_acq-a_run-1", subject_id="sub-01") as volume:
         made = Provenance.of("mri-io", "test")
-        written = volume.write(element.path, stored, provenance=made, dims=element.dims, affine=element.affine)
-        (file,) = export(written, tmp_path / "out", "nifti")
+        volume.write(element.path, stored, provenance=made, dims=element.dims, affine=element.affine)
+    (file,) = export(volume[element.path], tmp_path / "out", "nifti")
     image, original = nibabel.load(file), nibabel.load(path)
     np.testing.assert_array_equal(image.affine, original.affine)
     np.testing.assert_array_equal(image.get_fdata(), original.get_fdata())

@@ -8,19 +8,28 @@ from PIL import Image, PngImagePlugin
 
 from mri_io.errors import ConfigError
 from mri_io.export.base import ElementExporter, ExportItem
-from mri_io.export.names import require_image
+from mri_io.export.names import require_image, series_of
+from mri_io.store.element import Element
 
-__all__ = ["PALETTE", "PngExporter"]
+__all__ = ["PALETTE", "PngExporter", "label_colours"]
 
 # Okabe and Ito's colours, which colour-blind readers can tell apart; 0 is black.
 PALETTE = ((0, 0, 0), (0, 158, 115), (230, 159, 0), (86, 180, 233), (213, 94, 0), (204, 121, 167), (240, 228, 66))
 LOW, HIGH = 0.5, 99.5
+SAMPLES = 2**24
+"""So many values, evenly spread, make the window of larger elements."""
+
+
+def label_colours(number: int) -> tuple[int, int, int]:
+    """Return the colour (red, green, blue) of a label id, 0 to 255 each; they repeat after six."""
+    return PALETTE[0] if number == 0 else PALETTE[1 + (number - 1) % (len(PALETTE) - 1)]
 
 
 class PngExporter(ElementExporter):
     """8-bit PNGs; images are windowed from the 0.5th to the 99.5th percentile, noted in the files' text.
 
-    Voxels without a value, as maps of failed fits have them, are black.
+    Members of a series are numbered from 0 as slices are, ``_frame-003_012.png``, and have one window. Voxels without
+    a value, as maps of failed fits have them, are black.
     """
 
     name = "png"
@@ -30,25 +39,45 @@ class PngExporter(ElementExporter):
     def names(self, item: ExportItem) -> list[str]:
         """Return the names of the slices."""
         element = item.element
-        require_image(element, self.name, series=False)
+        require_image(element, self.name)
         if element.type == "seg" and max(element.labels, default=0) > 255:
             raise ConfigError(f"{element.folder}: label ids above 255 do not fit a PNG with a palette; export nifti.")
-        return [f"{self.stem(item)}_{number:03d}.png" for number in range(element.shape[0])]
+        series, stem = series_of(element), self.stem(item)
+        members = [
+            "".join(f"_{name}-{number:03d}" for name, number in zip(series, position, strict=True))
+            for position in np.ndindex(*series.values())
+        ]
+        return [f"{stem}{member}_{number:03d}.png" for member in members for number in range(element.shape[-3])]
 
     def write(self, item: ExportItem, targets: Sequence[Path]) -> None:
         """Write the slices."""
-        array = self.converted(item.element, item.element.numpy())
-        note = PngImagePlugin.PngInfo()
-        labelled = item.element.type == "seg"
-        if not labelled:
-            known = array[np.isfinite(array)]
-            low, high = np.percentile(known, (LOW, HIGH)) if known.size else (0.0, 0.0)
-            note.add_text("window", f"{low:g} .. {high:g} ({LOW} and {HIGH} percentile of the volume)")
-            array = 255 * np.clip((np.nan_to_num(array, nan=low) - low) / ((high - low) or 1.0), 0, 1)
-        for file, plane in zip(targets, np.rint(array).astype(np.uint8), strict=True):
-            image = Image.fromarray(plane)
-            if labelled:
-                image = Image.frombytes("P", image.size, plane.tobytes())
-                colours = [PALETTE[0]] + [PALETTE[1 + i % (len(PALETTE) - 1)] for i in range(255)]
-                image.putpalette([value for colour in colours for value in colour])
-            image.save(file, pnginfo=note)
+        element, left = item.element, iter(targets)
+        window = None if element.type == "seg" else self._window(element)
+        for position in np.ndindex(*series_of(element).values()):
+            for block in self.blocks(element, position):
+                for plane in block:
+                    _write_plane(plane, window, next(left))
+
+    def _window(self, element: Element) -> tuple[float, float]:
+        step = 1 + int(np.prod(element.shape, dtype=np.int64)) // SAMPLES
+        samples = [
+            block.ravel()[::step]
+            for position in np.ndindex(*series_of(element).values())
+            for block in self.blocks(element, position)
+        ]
+        known = np.concatenate([values[np.isfinite(values)] for values in samples])
+        low, high = np.percentile(known, (LOW, HIGH)) if known.size else (0.0, 0.0)
+        return float(low), float(high)
+
+
+def _write_plane(plane: np.ndarray, window: tuple[float, float] | None, file: Path) -> None:
+    if window is None:
+        image = Image.frombytes("P", plane.shape[::-1], plane.astype(np.uint8).tobytes())
+        image.putpalette([value for number in range(256) for value in label_colours(number)])
+        image.save(file)
+        return
+    low, high = window
+    scaled = np.clip((np.nan_to_num(plane, nan=low) - low) / ((high - low) or 1.0), 0, 1)
+    note = PngImagePlugin.PngInfo()
+    note.add_text("window", f"{low:g} .. {high:g} ({LOW} and {HIGH} percentile of the volume)")
+    Image.fromarray(np.rint(255 * scaled).astype(np.uint8)).save(file, pnginfo=note)
