@@ -7,7 +7,7 @@ PY := $(VENV)/bin/python
 DEMO ?= demo-output
 inputs := pyproject.toml constraints.txt tools/bootstrap.sh $(wildcard packages/*/pyproject.toml)
 
-.PHONY: help install dev demo test lint types contracts unit format bench-real bench-startup clean
+.PHONY: help install dev demo test lint types contracts unit format bench-real bench-startup bench-store clean
 
 help:  ## list the targets
 	@grep -E '^[a-z-]+:.*##' Makefile | sed -E 's/:[^#]*## /\t/' | expand -t 16
@@ -43,6 +43,9 @@ unit: dev  ## pytest
 
 bench-real: install  ## figures on real input (MRI_TEST_DATA), for docs/results.md
 	$(PY) benchmarks/real_data.py
+
+bench-store: install  ## speed of the store beside HDF5 and plain copies, for docs/results.md
+	$(PY) benchmarks/store.py
 
 bench-startup: install  ## time from the shell to the help of the commands
 	$(PY) benchmarks/startup.py

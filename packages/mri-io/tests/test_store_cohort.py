@@ -105,7 +105,7 @@ def test_queries(tiny, made):
     assert ids(element="image/t2") == ["2"]
     assert ids(element="kspace", shape=(3, None, 10, 8)) == ["1", "2", "3"]
     assert ids(element="kspace", shape=(3, None, 8, 10)) == ids(element="kspace", shape=(3, 2, 10)) == []
-    assert ids(where=lambda row: len(row["elements"]) > 5) == ["2"]
+    assert ids(where=lambda row: len(row.elements) > 5) == ["2"]
     assert ids(subject="sub-01", part="test") == []
 
 

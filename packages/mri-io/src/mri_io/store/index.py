@@ -1,20 +1,25 @@
-"""The index: one row per volume in ``index.jsonl``. A cache for queries, never the truth (rule R2)."""
+"""The index: one row per volume in ``index.jsonl``. A cache for queries, never the truth (rule R2).
+
+A query over ten thousand volumes is to take some milliseconds, so that rows are taken apart only as far as it asks:
+lines as `build_index` writes them by a regular expression, their elements when they are looked at, others as JSON.
+"""
 
 import json
-from collections.abc import Callable, Iterator
+import re
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from pydantic import Field
-
 from mri_io.config import Config, validate_config
-from mri_io.errors import SchemaError, StoreError
+from mri_io.errors import ConfigError, SchemaError, StoreError
 from mri_io.schema.validation import validate
 from mri_io.store.cohort import Cohort
 from mri_io.store.durable import write_text_atomic
 from mri_io.store.splits import Split, read_split
 
 __all__ = ["IndexElement", "IndexRow", "build_index", "query_index", "read_index"]
+
+_LINE = re.compile(rb'\{"id":"([^"\\]*)","subject":"([^"\\]*)","split":\{([^{}]*)\},"elements":(\{.*\})\}')
 
 
 class IndexElement(Config):
@@ -26,21 +31,76 @@ class IndexElement(Config):
     commit: str
 
 
-class IndexRow(Config):
-    """What the index says of one volume."""
+class IndexRow:
+    """What the index says of one volume.
 
-    id: str
-    subject: str
-    split: dict[str, str] = Field(default_factory=dict)
-    elements: dict[str, IndexElement] = Field(default_factory=dict)
+    Attributes
+    ----------
+    id, subject
+        The volume and its subject.
+    split
+        Name of a split to the part that the subject is in.
+    """
+
+    __slots__ = ("_stored", "_where", "id", "split", "subject")
+
+    def __init__(
+        self, id: str, subject: str, split: Mapping[str, str], elements: Mapping[str, Any] | bytes, where: Path
+    ) -> None:
+        self.id, self.subject, self.split = id, subject, split
+        self._stored, self._where = elements, where
+
+    @property
+    def elements(self) -> dict[str, IndexElement]:
+        """The elements by path; StoreError when the line is damaged."""
+        stored = self._stored
+        if isinstance(stored, bytes):
+            try:
+                stored = self._stored = json.loads(stored)
+            except ValueError as error:
+                raise _unreadable(self._where, f"not valid JSON: {error}") from None
+        return {path: self._element(path, content) for path, content in stored.items()}
+
+    def _element(self, path: str, content: Any) -> IndexElement:
+        if not isinstance(content, dict):
+            raise _unreadable(self._where, f"{self.id}: {path}: expected a mapping, got {content!r}")
+        # Later minor versions may have further keys.
+        known = {key: value for key, value in content.items() if key in IndexElement.model_fields}
+        return validate_config(IndexElement, known, where=f"{self._where}: {self.id}: {path}")
+
+    def has(self, element: str, shape: Sequence[int | None] | None = None) -> bool:
+        """Whether the volume has an element, of this shape where one is given, None standing for any length.
+
+        No more than that element is taken apart.
+        """
+        stored, quoted = self._stored, f"{json.dumps(element)}:{{".encode()
+        if isinstance(stored, bytes) and quoted in stored:
+            if shape is None:
+                return True
+            start = stored.index(quoted) + len(quoted) - 1
+            try:
+                return _fits(json.loads(stored[start : stored.index(b"}", start) + 1])["shape"], shape)
+            except (ValueError, KeyError, TypeError):
+                pass  # `elements` says what is wrong
+        found = self.elements.get(element)
+        return found is not None and (shape is None or _fits(found.shape, shape))
+
+    def line(self) -> str:
+        """Return the line of the index, without its end."""
+        elements = {path: element.model_dump(mode="json") for path, element in self.elements.items()}
+        row = {"id": self.id, "subject": self.subject, "split": self.split, "elements": elements}
+        return json.dumps(row, separators=(",", ":"))
+
+    def __repr__(self) -> str:
+        """Return id and elements."""
+        return f"<IndexRow {self.id}: {', '.join(self.elements)}>"
 
 
 def build_index(cohort: Cohort) -> list[IndexRow]:
     """Rebuild ``index.jsonl`` from the volumes and return its rows."""
     splits = [read_split(cohort, path.stem) for path in sorted((cohort.path / "splits").glob("*.json"))]
     rows = [_row(cohort, volume_id, splits) for volume_id in cohort.volume_ids()]
-    text = "".join(row.model_dump_json() + "\n" for row in rows)
-    write_text_atomic(cohort.path / "index.jsonl", text)
+    write_text_atomic(cohort.path / "index.jsonl", "".join(row.line() + "\n" for row in rows))
     return rows
 
 
@@ -48,27 +108,53 @@ def _row(cohort: Cohort, volume_id: str, splits: list[Split]) -> IndexRow:
     volume = cohort[volume_id]
     parts: dict[str, str] = {split.name: part for split in splits if (part := split.part_of(volume.subject_id))}
     elements = {
-        path: IndexElement(shape=element.shape, dtype=str(element.dtype), dims=element.dims, commit=element.commit)
+        path: {"shape": element.shape, "dtype": str(element.dtype), "dims": element.dims, "commit": element.commit}
         for path, element in volume.elements().items()
     }
-    return IndexRow(id=volume_id, subject=volume.subject_id, split=parts, elements=elements)
+    return IndexRow(volume_id, volume.subject_id, parts, elements, volume.path)
 
 
-def read_index(cohort: Cohort) -> list[dict[str, Any]]:
-    """Return the rows of the index as plain mappings; StoreError when there is none or it is torn."""
+def read_index(cohort: Cohort) -> list[IndexRow]:
+    """Return the rows of the index; StoreError when there is none or it cannot be read."""
+    return _rows(cohort, ())
+
+
+def _rows(cohort: Cohort, words: Sequence[str]) -> list[IndexRow]:
+    """Return the rows that hold all of these strings somewhere."""
     path: Path = cohort.path / "index.jsonl"
     try:
-        rows = [json.loads(line) for line in path.read_bytes().splitlines()]
+        lines = path.read_bytes().splitlines()
     except FileNotFoundError:
         raise StoreError(f"{path}: there is no index. Build it: mri-cli index {cohort.path}") from None
-    except ValueError as error:
-        raise StoreError(f"{path}: not valid JSON: {error}. Rebuild it: mri-cli index {cohort.path}") from None
-    for row in rows:
+    splits: dict[bytes, dict[str, str]] = {}  # few differ
+    for word in words:
+        quoted = json.dumps(word).encode()
+        lines = [line for line in lines if quoted in line]
+    return [_parse(line, splits, path) for line in lines]
+
+
+def _parse(line: bytes, splits: dict[bytes, dict[str, str]], path: Path) -> IndexRow:
+    found = _LINE.fullmatch(line)
+    if found is not None:
+        name, subject, parts, elements = found.groups()
         try:
-            validate("index-row", row, path)
-        except SchemaError as error:
-            raise StoreError(f"{error}\nRebuild the index: mri-cli index {cohort.path}") from None
-    return rows
+            if parts not in splits:
+                splits[parts] = json.loads(b"{%s}" % parts)
+            return IndexRow(name.decode(), subject.decode(), splits[parts], elements, path)
+        except ValueError as error:
+            raise _unreadable(path, f"not valid JSON: {error}") from None
+    try:
+        row = json.loads(line)
+        validate("index-row", row, path)
+    except SchemaError as error:
+        raise _unreadable(path, str(error).removeprefix(f"{path}: ")) from None
+    except ValueError as error:
+        raise _unreadable(path, f"not valid JSON: {error}") from None
+    return IndexRow(row["id"], row["subject"], row.get("split", {}), row["elements"], path)
+
+
+def _unreadable(path: Path, problem: str) -> StoreError:
+    return StoreError(f"{path}: {problem}. Rebuild the index: mri-cli index {path.parent}")
 
 
 def query_index(
@@ -78,8 +164,8 @@ def query_index(
     split: str = "default",
     part: str | None = None,
     element: str | None = None,
-    shape: tuple[int | None, ...] | None = None,
-    where: Callable[[dict[str, Any]], bool] | None = None,
+    shape: Sequence[int | None] | None = None,
+    where: Callable[[IndexRow], bool] | None = None,
 ) -> Iterator[IndexRow]:
     """Yield the rows that fulfil every given condition.
 
@@ -90,28 +176,26 @@ def query_index(
     element, shape
         An element that must be present, and its shape, with None where any length will do.
     where
-        Any further condition on the row as a plain mapping.
+        Any further condition on the row.
+
+    Raises
+    ------
+    ConfigError
+        When `shape` is given without `element`.
+    StoreError
+        When there is no index or it cannot be read.
     """
-    for row in read_index(cohort):
-        found = row["elements"].get(element) if element else None
+    if shape is not None and element is None:
+        raise ConfigError(f"shape: expected beside the element whose shape it is, got {shape} alone.")
+    for row in _rows(cohort, [value for value in (subject, part, element) if value is not None]):
         if (
-            (subject is None or row["subject"] == subject)
-            and (part is None or row.get("split", {}).get(split) == part)
-            and (element is None or found is not None)
-            and (shape is None or (found is not None and _fits(found["shape"], shape)))
+            (subject is None or row.subject == subject)
+            and (part is None or row.split.get(split) == part)
+            and (element is None or row.has(element, shape))
             and (where is None or where(row))
         ):
-            yield validate_config(IndexRow, _known(row), where=f"{cohort.path / 'index.jsonl'}")
+            yield row
 
 
-def _known(row: dict[str, Any]) -> dict[str, Any]:
-    """Return a row without the keys of later minor versions."""
-    elements = {
-        path: {key: value for key, value in element.items() if key in IndexElement.model_fields}
-        for path, element in row["elements"].items()
-    }
-    return {**{key: value for key, value in row.items() if key in IndexRow.model_fields}, "elements": elements}
-
-
-def _fits(found: list[int], wanted: tuple[int | None, ...]) -> bool:
+def _fits(found: Sequence[int], wanted: Sequence[int | None]) -> bool:
     return len(found) == len(wanted) and all(w in (None, f) for f, w in zip(found, wanted, strict=True))

@@ -20,7 +20,7 @@ from mri_io.schema.elements import Codec
 from mri_io.store.codecs import CRC, check_chunk, crc32c, decode_chunk, encode_chunk, encoded_size
 from mri_io.store.damage import DamageError, bad_checksum
 
-__all__ = ["ChunkFile", "ShardWriter", "open_chunk_file"]
+__all__ = ["ChunkFile", "ShardWriter", "forget", "open_chunk_file"]
 
 _ABSENT = 2**64 - 1
 _REMEDY = "Restore it from a copy, or remove the element and make it again."
@@ -217,3 +217,10 @@ def open_chunk_file(
         if len(_open) > _MOST_OPEN:
             _open.popitem(last=False)
     return key, found
+
+
+def forget() -> None:
+    """Close all mappings of this process and forget what was verified: the next read of a chunk verifies it again."""
+    with _lock:
+        _open.clear()
+        _verified.clear()

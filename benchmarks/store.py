@@ -1,0 +1,266 @@
+"""Speed of the store beside what users have: fastMRI's way of reading HDF5, a copy of memory, a copy of the file.
+
+make bench-store           # or: python benchmarks/store.py [--slices 36] [--rounds 7] [--folder DIR]
+
+Peers and the store are interleaved (A B A B ...) over the same random k-space, 36 slices of 15 coils of 640 x 368, all
+in the page cache; printed are medians and ratios. What is read is compared with the source first. It takes 5 GB of
+disk.
+"""
+
+import argparse
+import json
+import os
+import platform
+import shutil
+import statistics
+import sys
+import tempfile
+import time
+from collections.abc import Callable
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import h5py
+import numpy as np
+import torch
+from torch.utils.data import DataLoader, Dataset
+
+from mri_io import open_cohort, open_volume
+from mri_io.convert import convert
+from mri_io.store import create_cohort, query_index
+from mri_io.store.shards import forget
+from mri_io.testing.raw_files import xml_header
+from mri_io.torch import SliceDataset
+
+SHAPE = (15, 640, 368)
+TARGETS = {
+    "random slice, verified before": 2.5,
+    "random slice, first pass": 1.0,
+    "2 loader workers, verified before": 2.5,
+    "2 loader workers, first pass": 1.0,
+    "sequential scan": 0.7,
+    "conversion": 0.6,
+}
+
+
+class FastMriSlices(Dataset[Any]):
+    """One slice per sample, the file opened for each: what fastMRI's `SliceDataset` does with k-space."""
+
+    def __init__(self, path: Path, slices: int) -> None:
+        self.path, self.slices = path, slices
+
+    def __len__(self) -> int:
+        """Return the number of slices."""
+        return self.slices
+
+    def __getitem__(self, index: int) -> Any:
+        """Open the file and read one slice."""
+        with h5py.File(self.path, "r") as file:
+            return file["kspace"][index]
+
+
+def first(batch: list[Any]) -> torch.Tensor:
+    """Return the one sample of a batch as a tensor, without a further copy."""
+    return torch.as_tensor(batch[0]["kspace"] if isinstance(batch[0], dict) else batch[0])
+
+
+def write_source(path: Path, slices: int) -> None:
+    """Write a file as fastMRI has them, slice by slice."""
+    rng = np.random.default_rng(0)
+    with h5py.File(path, "w") as file:
+        kspace = file.create_dataset("kspace", (slices, *SHAPE), np.complex64)
+        for number in range(slices):
+            kspace[number] = rng.standard_normal((*SHAPE, 2), np.float32).view(np.complex64)[..., 0]
+        file["ismrmrd_header"] = xml_header(SHAPE[1], SHAPE[2])
+        file.attrs.update({"acquisition": "BENCH", "patient_id": "x", "max": 1.0, "norm": 1.0})
+
+
+def interleaved(rounds: int, *jobs: Callable[[], None]) -> list[list[float]]:
+    """Return the seconds of each job in each round; the jobs take turns."""
+    seconds: list[list[float]] = [[] for _ in jobs]
+    for _ in range(rounds):
+        for job, taken in zip(jobs, seconds, strict=True):
+            start = time.perf_counter()
+            job()
+            taken.append(time.perf_counter() - start)
+    return seconds
+
+
+class Table:
+    """Rows of the report; `failed` tells whether a target was missed."""
+
+    def __init__(self) -> None:
+        self.rows: list[tuple[str, str, str, str, str]] = []
+        self.failed = False
+
+    def ratio(self, name: str, peer: str, peer_seconds: list[float], own: list[float], size: float) -> None:
+        """Add the speed relative to a peer over `size` MB."""
+        ratio = statistics.median(p / o for p, o in zip(peer_seconds, own, strict=True))
+        speeds = [f"{size / statistics.median(s):.0f} MB/s" for s in (peer_seconds, own)]
+        reached = ratio >= TARGETS[name]
+        self._add(name, f"{peer}: {speeds[0]}", speeds[1], f"{ratio:.2f} x", f"{TARGETS[name]:g} x", reached)
+
+    def limit(self, name: str, seconds: list[float], most_ms: float) -> None:
+        """Add a time that has a limit."""
+        median = 1000 * statistics.median(seconds)
+        self._add(name, "", f"{median:.2f} ms", "", f"{most_ms:g} ms", median <= most_ms)
+
+    def _add(self, name: str, peer: str, own: str, ratio: str, target: object, reached: bool) -> None:
+        self.failed |= not reached
+        self.rows.append((name, peer, own, ratio, f"{target} {'reached' if reached else 'MISSED'}"))
+
+    def __str__(self) -> str:
+        """Return the table in Markdown."""
+        lines = ["| | peer | store | ratio | target |", "|---|---|---|---|---|"]
+        return "\n".join([*lines, *("| " + " | ".join(row) + " |" for row in self.rows)])
+
+
+def slices_in_random_order(table: Table, source: Path, cohort: Path, slices: int, rounds: int) -> None:
+    """Read all slices in random order, in this process and in two workers of a loader."""
+    peer, own = FastMriSlices(source, slices), SliceDataset(cohort, ["kspace"], part=None)
+    for number in (0, slices - 1):
+        np.testing.assert_array_equal(peer[number], own[number]["kspace"])
+    order = np.random.default_rng(1).permutation(slices).tolist()
+    size = slices * np.prod(SHAPE) * 8 / 1e6
+
+    def read(dataset: Any) -> None:
+        for number in order:
+            dataset[number]
+
+    def first_pass() -> None:
+        forget()
+        read(own)
+
+    seconds = interleaved(rounds, lambda: read(peer), lambda: read(own), first_pass)
+    table.ratio("random slice, verified before", "HDF5", seconds[0], seconds[1], size)
+    table.ratio("random slice, first pass", "HDF5", seconds[0], seconds[2], size)
+
+    def epoch(loader: Any) -> None:
+        for _ in loader:
+            pass
+
+    options: dict[str, Any] = {
+        "batch_size": 1,
+        "num_workers": 2,
+        "sampler": order,
+        "collate_fn": first,
+        "multiprocessing_context": "forkserver",
+        "persistent_workers": True,
+    }
+    firsts: list[list[float]] = [[], []]
+    others: list[list[float]] = [[], []]
+    for _ in range(max(rounds // 2, 3)):
+        loaders = [DataLoader(dataset, **options) for dataset in (peer, own)]
+        # An epoch of the peer starts the workers; the store's first pass is timed with workers that are there.
+        for number, loader in enumerate(loaders):
+            warm = iter(loader)
+            next(warm)
+            start = time.perf_counter()
+            for _ in warm:
+                pass
+            firsts[number].append(time.perf_counter() - start)
+        for number, taken in enumerate(interleaved(3, *(lambda loader=loader: epoch(loader) for loader in loaders))):
+            others[number] += taken
+    table.ratio("2 loader workers, verified before", "HDF5", others[0], others[1], size)
+    table.ratio("2 loader workers, first pass", "HDF5", firsts[0], firsts[1], size * (slices - 1) / slices)
+
+
+def scan(table: Table, cohort: Path, slices: int, rounds: int) -> None:
+    """Read all slices one after the other, beside a plain copy of the same bytes from the page cache."""
+    element = open_cohort(cohort).volumes()[0]["kspace"]
+    files = sorted(path for path in element.folder.rglob("c/*") if path.is_file())
+    files = files or [path for path in element.folder.rglob("*") if path.is_file() and path.name != "zarr.json"]
+    maps = [np.memmap(path, np.uint8, "r") for path in files]
+    step = int(np.prod(SHAPE)) * 8
+
+    def copy() -> None:
+        for mapped in maps:
+            for start in range(0, len(mapped), step):
+                np.array(mapped[start : start + step])
+
+    def read() -> None:
+        for number in range(slices):
+            element[number]
+
+    read()
+    seconds = interleaved(rounds, copy, read)
+    table.ratio("sequential scan", "copy of memory", *seconds, slices * step / 1e6)
+
+
+def conversion(table: Table, source: Path, folder: Path, rounds: int) -> None:
+    """Convert the file, beside a copy of it that reaches the disk."""
+    copied, cohort = folder / "copy.h5", folder / "converted"
+
+    def copy() -> None:
+        shutil.copyfile(source, copied)
+        with copied.open("rb+") as file:
+            os.fsync(file.fileno())
+
+    def make() -> None:
+        assert convert([source], cohort, progress=False).ok
+
+    seconds: list[list[float]] = [[], []]
+    for _ in range(rounds):
+        for number, taken in enumerate(interleaved(1, copy, make)):
+            seconds[number] += taken
+        copied.unlink()
+        shutil.rmtree(cohort)
+    table.ratio("conversion", "copy of the file", *seconds, source.stat().st_size / 1e6)
+
+
+def metadata(table: Table, cohort: Path, folder: Path, rounds: int) -> None:
+    """Open a volume; query an index of 10,000 volumes."""
+    volume = open_cohort(cohort).volumes()[0].path
+    table.limit("open a volume", interleaved(20 * rounds, lambda: open_volume(volume))[0], 5)
+    table.limit("open a volume and list it", interleaved(20 * rounds, lambda: open_volume(volume).elements())[0], 5)
+    many = create_cohort(folder / "many")
+    element = {"dtype": "complex64", "dims": ["slice", "coil", "ky", "kx"], "commit": "0" * 32}
+    paths = ("kspace", "mask/acquired", "recon/rss", "recon/cg-sense-r4", "sens/espirit")
+    rows = (
+        {
+            "id": f"sub-{n:05d}_acq-AXT1_run-1",
+            "subject": f"sub-{n:05d}",
+            "split": {"default": ("train", "val", "test")[min(n % 10 // 8, 2)]},
+            "elements": {p: {**element, "shape": [36, 15, 640, 320 + 8 * (n % 8)]} for p in paths},
+        }
+        for n in range(10_000)
+    )
+    (many.path / "index.jsonl").write_text("".join(json.dumps(row, separators=(",", ":")) + "\n" for row in rows))
+    found = list(query_index(many, part="val", element="recon/rss", shape=(None, None, None, 368)))
+    assert len(found) == sum(1 for n in range(10_000) if n % 10 == 8 and n % 8 == 6)
+    queries: dict[str, dict[str, Any]] = {
+        "of one subject": {"subject": "sub-04711"},
+        "by part and shape": {"part": "val", "element": "recon/rss", "shape": (None, None, None, 368)},
+        "of a part, 8,000 found": {"part": "train"},
+    }
+    for name, query in queries.items():
+        seconds = interleaved(rounds, lambda query=query: [row.id for row in query_index(many, **query)])[0]
+        table.limit(f"query of 10,000 volumes {name}", seconds, 50)
+
+
+def main() -> None:
+    """Run all parts and print the table."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--slices", type=int, default=36)
+    parser.add_argument("--rounds", type=int, default=7)
+    parser.add_argument("--folder", type=Path, default=None, help="where the 5 GB go [a temporary folder]")
+    options = parser.parse_args()
+    table = Table()
+    with tempfile.TemporaryDirectory(dir=options.folder) as name:
+        folder = Path(name)
+        source = folder / "file1.h5"
+        write_source(source, options.slices)
+        conversion(table, source, folder, max(options.rounds - 2, 3))
+        assert convert([source], folder / "cohort", progress=False).ok
+        slices_in_random_order(table, source, folder / "cohort", options.slices, options.rounds)
+        scan(table, folder / "cohort", options.slices, options.rounds)
+        metadata(table, folder / "cohort", folder, options.rounds)
+    packages = ", ".join(f"{p} {version(p)}" for p in ("zarr", "h5py", "numpy", "torch"))
+    print(f"{platform.machine()}, {os.cpu_count()} cores, Python {platform.python_version()}, {packages}\n")
+    print(table)
+    sys.exit(table.failed)
+
+
+if __name__ == "__main__":
+    main()
