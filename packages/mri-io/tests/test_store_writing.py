@@ -1,5 +1,6 @@
 """Writing elements: streams, and what the specification refuses, with what the error says."""
 
+import os
 import re
 import threading
 import tracemalloc
@@ -9,8 +10,8 @@ import pytest
 
 from mri_io import open_cohort, open_volume, verify
 from mri_io.errors import ElementExistsError, NonFiniteError, SchemaError, ShapeError, StoreError
-from mri_io.schema import Provenance
-from mri_io.store import commit, make_volume_id
+from mri_io.schema import Provenance, Source
+from mri_io.store import commit, create_cohort, durable, make_volume_id
 from mri_io.store import volume as volumes
 
 IMAGE = np.ones((3, 7, 5), np.float32)
@@ -407,3 +408,53 @@ def test_provenance_is_required(volume):
     with pytest.raises(SchemaError, match=r"provenance\.method"):
         volume.write("recon/a", IMAGE, provenance=Provenance(method="", package="p", version="0"))
     assert "recon/a" not in volume
+
+
+def test_finite_values_whose_sum_is_not(volume, made):
+    large = np.full((2, 4, 5), 3e38, np.float32)
+    np.testing.assert_array_equal(volume.write("recon/large", large, provenance=made).numpy(), large)
+    large[1, 2, 3] = np.inf
+    with pytest.raises(NonFiniteError, match=r"1 NaN or infinite, the first at index \(1, 2, 3\)"):
+        volume.write("recon/infinite", large, provenance=made)
+    with pytest.raises(NonFiniteError, match="2 NaN or infinite"):
+        volume.write("recon/both", np.array([[[np.inf, -np.inf]]], np.float32), provenance=made)
+
+
+@pytest.mark.parametrize("fails", [False, True])
+def test_long_files_are_flushed_while_they_are_written(volume, made, monkeypatch, fails):
+    """The early flush changes nothing of what is stored, whether it works or not."""
+    called = []
+
+    def flush(descriptor):
+        called.append(os.fstat(descriptor).st_size)
+        if fails:
+            raise OSError(5, "no")
+
+    monkeypatch.setattr(durable, "_EARLY_BYTES", 1000)
+    monkeypatch.setattr(durable.os, "fdatasync", flush, raising=False)
+    data = np.random.default_rng(0).random((9, 16, 16)).astype(np.complex64)
+    with volume.writer("recon/a", shape=data.shape, dtype=data.dtype, provenance=made) as writer:
+        for block in data[:, None]:
+            writer.append(block)
+    np.testing.assert_array_equal(volume["recon/a"].numpy(), data)
+    assert called
+    assert verify(volume).ok
+
+
+def test_the_source_may_be_told_at_the_end(tmp_path):
+    cohort = create_cohort(tmp_path / "c")
+    source = Source(uri="a.h5", sha256="a" * 64, format="fastmri")
+    with cohort.create_volume("sub-1_acq-a_run-1", subject_id="sub-1", source=lambda: source) as volume:
+        pass
+    assert volume.source == open_volume(volume.path).source == source
+
+    def broken():
+        raise StoreError("a.h5: gone")
+
+    with (
+        pytest.raises(StoreError, match="gone"),
+        cohort.create_volume("sub-2_acq-a_run-1", subject_id="sub-2", source=broken),
+    ):
+        pass
+    assert len(cohort) == 1
+    assert verify(cohort).ok

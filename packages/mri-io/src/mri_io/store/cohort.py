@@ -1,7 +1,7 @@
 """A cohort: volumes, splits, statistics, evaluations and failures in one folder."""
 
 import traceback
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Literal
@@ -167,7 +167,7 @@ class Cohort:
         volume_id: str,
         *,
         subject_id: str,
-        source: Source | None = None,
+        source: Source | Callable[[], Source] | None = None,
         header: Header | None = None,
         converter: Mapping[str, Any] | None = None,
         attributes: Mapping[str, Any] | None = None,
@@ -182,7 +182,7 @@ class Cohort:
         volume_id, subject_id
             ``sub-X[_ses-Y]_acq-Z_run-N`` (see `make_volume_id`) and the subject's pseudonym ``sub-X``.
         source
-            The file that it is made from.
+            The file that it is made from, or a function that tells it when all elements are written.
         header
             Acquisition parameters, SI units.
         converter
@@ -205,7 +205,7 @@ class Cohort:
             "schema_version": SCHEMA_VERSION,
             "volume_id": volume_id,
             "subject_id": subject_id,
-            "source": source.model_dump(mode="json") if source else None,
+            "source": source.model_dump(mode="json") if isinstance(source, Source) else None,
             "converter": dict(converter) if converter else None,
             "created_utc": now_utc(),
             "header": (header or Header()).model_dump(mode="json"),
@@ -219,6 +219,9 @@ class Cohort:
                 node.mkdir()
             volume = Volume(node, content, staged=folder)
             yield volume
+            if callable(source):
+                content["source"] = volume.attributes["source"] = source().model_dump(mode="json")
+                validate("volume", content, target)
             with storage_errors(target):
                 write_root(node, content, folder)
             flush_node(folder, target)

@@ -19,6 +19,7 @@ from mri_io.errors import StoreError
 from mri_io.schema.elements import Codec
 from mri_io.store.codecs import CRC, check_chunk, crc32c, decode_chunk, encode_chunk, encoded_size
 from mri_io.store.damage import DamageError, bad_checksum
+from mri_io.store.durable import EarlyFlush
 
 __all__ = ["ChunkFile", "ShardWriter", "forget", "open_chunk_file"]
 
@@ -48,6 +49,7 @@ class ShardWriter:
     def __init__(self, path: Path, codec: Codec, chunks: int | None) -> None:
         path.parent.mkdir(parents=True, exist_ok=True)
         self._file = path.open("wb")
+        self._early = EarlyFlush(self._file.fileno())
         self._codec: Codec = codec
         self._index = None if chunks is None else np.full((chunks, 2), _ABSENT, dtype="<u8")
         self._offset = 0
@@ -58,11 +60,13 @@ class ShardWriter:
         for part in encode_chunk(self._codec, chunk):
             _write(self._file, part)
             self._offset += len(part)
+        self._early.reached(self._offset)
         if self._index is not None:
             self._index[number] = start, self._offset - start
 
     def close(self) -> None:
         """Write the index and close the file."""
+        self._early.finish()
         if self._index is not None:
             index = self._index.tobytes()
             _write(self._file, index + CRC.pack(crc32c(index)))
@@ -70,6 +74,7 @@ class ShardWriter:
 
     def abort(self) -> None:
         """Close the file without an index: no reader accepts it."""
+        self._early.finish()
         with suppress(OSError):  # what is left in the buffer meets the full disk again
             self._file.close()
 

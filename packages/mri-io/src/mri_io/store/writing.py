@@ -145,7 +145,7 @@ class ElementWriter:
 
     def _check_values(self, rows: np.ndarray, start: tuple[int, ...]) -> None:
         kind = self._kind
-        if kind.finite and rows.dtype.kind in "fc" and not np.isfinite(rows).all():
+        if kind.finite and rows.dtype.kind in "fc" and not _is_finite(rows):
             bad = np.argwhere(~np.isfinite(rows))
             position = (*start[:-1], start[-1] + int(bad[0][0]), *(int(n) for n in bad[0][1:]))
             raise NonFiniteError(
@@ -179,3 +179,9 @@ class ElementWriter:
     def abort(self) -> None:
         """Close open files after an error."""
         self._writer.abort()
+
+
+def _is_finite(rows: np.ndarray) -> bool:
+    """Whether all values are finite: a finite sum says so at once, any other may be an overflow."""
+    with np.errstate(over="ignore", invalid="ignore"):
+        return bool(np.isfinite(rows.sum())) or bool(np.isfinite(rows).all())
