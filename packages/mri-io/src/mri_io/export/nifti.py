@@ -2,7 +2,7 @@
 
 import gzip
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +14,10 @@ from mri_io.export.names import require_image, series_of
 from mri_io.export.sidecar import bids_sidecar
 from mri_io.store.element import Element
 
-__all__ = ["NiftiExporter"]
+__all__ = ["NiftiExporter", "nifti_header", "write_nifti"]
+
+LEVEL = 1
+"""Of compression, that of nibabel: higher ones are slower and gain little on images."""
 
 
 class NiftiExporter(ElementExporter):
@@ -55,13 +58,13 @@ class NiftiExporter(ElementExporter):
         dtype = self.converted(element, np.zeros(1, element.dtype)).dtype
         header = nifti_header((*element.shape[:-4:-1], *whole), dtype, element.affine)
         # No name and no time within: the same data give the same bytes. The level is nibabel's.
-        with file.open("wb") as raw, gzip.GzipFile("", "wb", compresslevel=1, fileobj=raw, mtime=0) as packed:
-            header.write_to(packed)
-            for position in np.ndindex(*whole):
-                last = iter(position)
-                index = tuple(member[name] if name in member else next(last) for name in series)
-                for block in self.blocks(element, index):  # x is fastest in both
-                    packed.write(np.ascontiguousarray(block, dtype.newbyteorder("<")).data)
+        indices = (self._index(series, member, position) for position in np.ndindex(*whole))
+        write_nifti(file, header, (block for index in indices for block in self.blocks(element, index)))
+
+    def _index(self, series: dict[str, int], member: dict[str, int], position: tuple[int, ...]) -> tuple[int, ...]:
+        """Return the index of a volume of a series, by the member written and the position along the fourth axis."""
+        last = iter(position)
+        return tuple(member[name] if name in member else next(last) for name in series)
 
 
 def _members(element: Element) -> Iterator[dict[str, int]]:
@@ -71,6 +74,18 @@ def _members(element: Element) -> Iterator[dict[str, int]]:
     others = {name: size for name, size in series.items() if name != fourth}
     for position in np.ndindex(*others.values()):
         yield dict(zip(others, position, strict=True))
+
+
+def write_nifti(file: Path, header: Any, blocks: Iterable[np.ndarray]) -> None:
+    """Write a ``.nii.gz`` from blocks in C order of (t, slice, y, x): x is fastest in both.
+
+    The same data give the same bytes: neither a name nor a time is in the packed stream.
+    """
+    dtype = header.get_data_dtype()
+    with file.open("wb") as raw, gzip.GzipFile("", "wb", compresslevel=LEVEL, fileobj=raw, mtime=0) as packed:
+        header.write_to(packed)
+        for block in blocks:
+            packed.write(np.ascontiguousarray(block, dtype).data)
 
 
 def nifti_header(shape: tuple[int, ...], dtype: np.dtype[Any], affine: np.ndarray | None) -> Any:

@@ -15,6 +15,7 @@ _EXPORTERS = {
     "nifti": "nifti:NiftiExporter",
     "png": "png:PngExporter",
     "bart": "bart:BartExporter",
+    "nnunet": "nnunet:NnUnetExporter",
 }
 
 
