@@ -32,6 +32,7 @@ _READERS = (
     "fastmri:FastMriFormat",
     "ismrmrd:IsmrmrdFormat",
     "bart:BartFormat",
+    "twix:TwixFormat",
     "nifti:NiftiFormat",
     "png_pairs:PngPairsFormat",
 )

@@ -5,7 +5,7 @@ import re
 
 __all__ = ["bids_suffix", "is_bids", "stored_name"]
 
-_ENDING = re.compile(r"\.(nii|nii\.gz|h5|hdf5|mrd|cfl|hdr)$")
+_ENDING = re.compile(r"\.(nii|nii\.gz|h5|hdf5|mrd|cfl|hdr|dat|npy|mat)$")
 _BIDS = re.compile(r"sub-[A-Za-z0-9]+(?:_[a-z]+-[A-Za-z0-9]+)*(?:_(?P<suffix>[A-Za-z0-9]+))?")
 _HARMLESS = re.compile(
     r"file(_(brain|knee|prostate)(_AX[A-Z0-9]+)*)?(_?[0-9]+)*"  # as the fastMRI data set names its files
