@@ -1,20 +1,40 @@
 """The ISMRMRD XML header: parameters in SI units, and a copy without what identifies a patient."""
 
 from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Any
 from xml.etree import ElementTree
 
 import ismrmrd
 import numpy as np
+from xsdata.formats.dataclass.parsers import XmlParser
+from xsdata.formats.dataclass.parsers.config import ParserConfig
 
 from mri_io.schema.attributes import Header
 
-__all__ = ["deidentified_xml", "header_from_xml", "line_offset", "patient_of"]
+__all__ = [
+    "ScanFacts",
+    "aliases_of",
+    "deidentified_xml",
+    "header_from_xml",
+    "patient_of",
+    "scan_facts",
+]
 
 NAMESPACE = "http://www.ismrm.org/ISMRMRD"
 
 # What describes the scan; subject, study, measurement and free user parameters stay out.
 _KEPT = ("version", "acquisitionSystemInformation", "experimentalConditions", "encoding", "sequenceParameters")
+_PERSONAL = (
+    "patientID",
+    "patientName",
+    "patientBirthdate",
+    "accessionNumber",
+    "studyID",
+    "studyInstanceUID",
+    "measurementID",
+    "seriesInstanceUIDRoot",
+)
 _PLACES = ("institutionName", "stationName", "deviceID", "deviceSerialNumber", "trajectoryDescription")
 
 
@@ -55,15 +75,73 @@ def patient_of(text: str) -> str | None:
     return found.get("patientID") or found.get("patientName") or None
 
 
-def line_offset(text: str) -> int:
-    """Return how far phase-encoding line 0 lies from row 0 of the encoded matrix.
+def aliases_of(text: str) -> tuple[str, ...]:
+    """Return what else a header states that tells who a patient is: id, name, birth date, numbers and UIDs."""
+    try:
+        nodes = ElementTree.fromstring(text).iter()
+    except ElementTree.ParseError:
+        return ()
+    return tuple(dict.fromkeys(value for n in nodes if _local(n) in _PERSONAL and (value := (n.text or "").strip())))
 
-    The header's limits name the line of k-space's centre, which belongs at half the rows: partial Fourier scans and
-    scans of fewer lines than the matrix do not begin at row 0. Without limits it is 0.
+
+@dataclass(frozen=True)
+class ScanFacts:
+    """What sorting the readouts of a scan needs of its header, beside `Header`.
+
+    Attributes
+    ----------
+    line_offset, partition_offset
+        How far phase-encoding line and partition 0 lie from the first of the encoded matrix. The header's limits name
+        the line of k-space's centre, which belongs at half the matrix: partial Fourier scans and scans of fewer lines
+        than the matrix do not begin at 0. Without limits it is 0.
+    calibration_mode
+        ``embedded``, ``interleaved``, ``separate``, ``external``, ``other``, or None where the header does not say.
+    relative_noise_bandwidth
+        Of the receiver: the part of its bandwidth that noise passes.
+    multiband_factor
+        Slices that were excited together.
+    channels
+        Number of receivers.
+    user
+        The free numbers of the header by their names.
     """
-    encoding = _encoding(text)
-    limit = None if encoding is None else _line_limit(encoding)
-    return 0 if limit is None else int(encoding.encodedSpace.matrixSize.y) // 2 - int(limit.center)
+
+    line_offset: int = 0
+    partition_offset: int = 0
+    calibration_mode: str | None = None
+    relative_noise_bandwidth: float | None = None
+    multiband_factor: int = 1
+    channels: int | None = None
+    user: tuple[tuple[str, float], ...] = ()
+
+
+def scan_facts(text: str) -> ScanFacts | None:
+    """Return what a header says of how readouts are sorted, None when it is no ISMRMRD header with an encoding."""
+    xml = _document(text)
+    if xml is None:
+        return None
+    encoding, system = xml.encoding[0], xml.acquisitionSystemInformation
+    matrix, limits, parallel = encoding.encodedSpace.matrixSize, encoding.encodingLimits, encoding.parallelImaging
+    mode = getattr(parallel, "calibrationMode", None)
+    numbers = [] if xml.userParameters is None else xml.userParameters.userParameterLong
+    return ScanFacts(
+        line_offset=_offset(getattr(limits, "kspace_encoding_step_1", None), int(matrix.y)),
+        partition_offset=_offset(getattr(limits, "kspace_encoding_step_2", None), int(matrix.z)),
+        calibration_mode=None if mode is None else str(mode.value),
+        relative_noise_bandwidth=getattr(system, "relativeReceiverNoiseBandwidth", None),
+        multiband_factor=int(getattr(getattr(parallel, "multiband", None), "multiband_factor", None) or 1),
+        channels=getattr(system, "receiverChannels", None),
+        user=tuple((str(number.name), float(number.value)) for number in numbers),
+    )
+
+
+def _offset(limit: Any, size: int) -> int:
+    if limit is None or not limit.maximum:  # some writers leave all at zero
+        return 0
+    # A centre of 0 with more than half of the lines is one that was not filled in.
+    if not limit.center and size // 2 + int(limit.maximum) >= size:
+        return 0
+    return size // 2 - int(limit.center)
 
 
 def _line_limit(encoding: Any) -> Any:
@@ -72,20 +150,22 @@ def _line_limit(encoding: Any) -> Any:
     return limit if limit is not None and limit.maximum > 0 else None
 
 
-def _encoding(text: str) -> Any:
+def _document(text: str) -> Any:
+    """Return the parsed header, None when it cannot be read; elements that the schema does not know are passed over."""
     try:
-        return ismrmrd.xsd.CreateFromDocument(text).encoding[0]
+        parser = XmlParser(config=ParserConfig(fail_on_unknown_properties=False))
+        found = parser.from_string(text, ismrmrd.xsd.ismrmrdHeader)
+        return found if found.encoding and found.encoding[0].encodedSpace.matrixSize.x is not None else None
     except Exception:  # the parser raises whatever its XML library does
         return None
 
 
 def header_from_xml(text: str) -> Header:
     """Return the acquisition parameters that an ISMRMRD header states; an unreadable header states nothing."""
-    try:
-        xml = ismrmrd.xsd.CreateFromDocument(text)
-        encoding = xml.encoding[0]
-    except Exception:  # the parser raises whatever its XML library does
+    xml = _document(text)
+    if xml is None:
         return Header()
+    encoding = xml.encoding[0]
     encoded, recon = encoding.encodedSpace, encoding.reconSpace
     limit = _line_limit(encoding)
     left = None if limit is None else int(encoded.matrixSize.y) // 2 - int(limit.center)
