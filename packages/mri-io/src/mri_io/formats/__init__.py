@@ -35,6 +35,7 @@ _READERS = (
     "twix:TwixFormat",
     "nifti:NiftiFormat",
     "png_pairs:PngPairsFormat",
+    "hdf5:Hdf5Format",  # whatever HDF5 is left, to refuse it by name
 )
 
 

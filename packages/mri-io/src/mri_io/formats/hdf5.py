@@ -1,16 +1,37 @@
-"""Opening HDF5 files with errors that say what is wrong with the file."""
+"""HDF5 files: which reader knows one, and data sets that the file itself holds in full.
 
+What no reader knows is claimed here too, last of all, so that it is refused by name and never passed over.
+"""
+
+import math
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import h5py
+import numpy as np
 
-from mri_io.errors import FormatError
+from mri_io.errors import FormatError, MriError, expected_got
+from mri_io.formats.base import Format, Identity, RawVolume, SourceItem
 
-__all__ = ["is_hdf5", "open_hdf5"]
+__all__ = [
+    "Hdf5Format",
+    "found_number",
+    "hdf5_layout",
+    "is_hdf5",
+    "open_hdf5",
+    "rows_at_once",
+    "stored_array",
+    "stored_text",
+]
 
 _MAGIC = b"\x89HDF\r\n\x1a\n"
+_BLOCK_BYTES = 64 * 2**20
+_MOST_PACKED = 200
+"""Measured values hardly pack, undersampled ones by their acceleration; zeros pack a thousand times."""
+_LIBRARY_ERRORS = (OSError, RuntimeError, KeyError, ValueError, TypeError)
+_MOST_NAMED = 10
 
 
 def is_hdf5(path: Path) -> bool:
@@ -27,10 +48,136 @@ def open_hdf5(path: Path) -> Iterator[h5py.File]:
     try:
         with h5py.File(path) as file:
             yield file
-    except FormatError:
+    except MriError:
         raise
-    except (OSError, RuntimeError, KeyError) as error:
+    except _LIBRARY_ERRORS as error:
         raise FormatError(
             f"{path}: expected a readable HDF5 file, got an error of the HDF5 library: {error}. "
             "The file is truncated or damaged: copy it again from its source."
         ) from error
+
+
+def hdf5_layout(path: Path) -> str | None:
+    """Return the name of the reader that knows an HDF5 file by what is in it.
+
+    It is ``"hdf5"`` where none does or the file cannot be opened, and None where it is no HDF5 file.
+    """
+    if not is_hdf5(path):
+        return None
+    try:
+        with h5py.File(path) as file:
+            return _layout(file)
+    except _LIBRARY_ERRORS:
+        return Hdf5Format.name
+
+
+def _layout(file: h5py.File) -> str:
+    if any(isinstance(file.get(key), h5py.Group) and "xml" in file[key] for key in file):
+        return "ismrmrd"
+    if "kspace" not in file:
+        return Hdf5Format.name
+    kspace = file["kspace"]
+    ndim = len(getattr(kspace, "shape", ()))
+    if ndim == 5 and {"maps", "target"} <= file.keys():
+        return "skm-tea"
+    if ndim == 4 and kspace.dtype.kind == "f" and "ismrmrd_header" not in file:
+        return "cc359"
+    return "fastmri"
+
+
+def stored_array(file: h5py.File, name: str) -> h5py.Dataset:
+    """Return an array of a file after making sure that the file holds all of it.
+
+    The HDF5 library fills in zeros for what was never written, however large the array is said to be.
+
+    Raises
+    ------
+    FormatError
+        When there is no such array, it lies in another file, a part of it was never written, or it unpacks to more
+        than two hundred times its size.
+    """
+    found, where = file.get(name), file.filename
+    if not isinstance(found, h5py.Dataset):
+        got = "nothing" if found is None else "a group"
+        raise FormatError(expected_got(name, expected="an array (HDF5 data set)", got=got, where=where))
+    if found.file.filename != file.filename or found.is_virtual or found.external:
+        raise FormatError(
+            expected_got(name, expected="data in the file itself", got="a reference to another file", where=where)
+        )
+    if found.shape is None or found.dtype.kind not in "biufc":
+        raise FormatError(expected_got(name, expected="an array of numbers", got=f"{found.dtype}", where=where))
+    size = found.id.get_storage_size()
+    if found.chunks is None:
+        wanted, got, unit = found.nbytes, size, "bytes"
+    else:
+        wanted = math.prod(-(-n // chunk) for n, chunk in zip(found.shape, found.chunks, strict=True))
+        got, unit = found.id.get_num_chunks(), "chunks"
+    if got < wanted:
+        fix = "Its writer was interrupted: copy the file again from its source."
+        raise FormatError(
+            expected_got(name, expected=f"{wanted} {unit} of data", got=f"{got} {unit}", where=where, fix=fix)
+        )
+    if found.nbytes > _MOST_PACKED * max(size, 1):
+        expected = f"at most {_MOST_PACKED} times the {size} bytes in the file"
+        raise FormatError(expected_got(f"{name} unpacked", expected=expected, got=f"{found.nbytes} bytes", where=where))
+    return found
+
+
+def rows_at_once(array: h5py.Dataset) -> int:
+    """Return how many rows of the first dimension to read at a time: whole chunks, of 64 MiB if one is not more."""
+    row = max(1, array.nbytes // max(1, array.shape[0]))
+    rows = max(1, _BLOCK_BYTES // row)
+    depth = array.chunks[0] if array.chunks else 1
+    if depth <= rows:
+        return rows // depth * depth
+    # A chunk that does not fit is unpacked again for every part of it: rather take it whole, within limits.
+    return depth if depth * row <= 4 * _BLOCK_BYTES else rows
+
+
+def stored_text(value: Any) -> str:
+    """Return text that an attribute or data set holds as bytes or characters."""
+    return value.decode("utf-8", errors="replace") if isinstance(value, bytes) else str(value)
+
+
+class Hdf5Format(Format):
+    """HDF5 files that no other reader knows: refused, with what is in them."""
+
+    name = "hdf5"
+    summary = "any other HDF5 file: refused, with what is in it"
+
+    def sniff(self, path: Path) -> bool:
+        """Whether it is an HDF5 file at all."""
+        return is_hdf5(path)
+
+    def identify(self, item: SourceItem) -> Identity:
+        """Raise FormatError."""
+        raise FormatError(_refusal(item.path))
+
+    def read(self, item: SourceItem) -> RawVolume:
+        """Raise FormatError."""
+        raise FormatError(_refusal(item.path))
+
+
+def _refusal(path: Path) -> str:
+    with open_hdf5(path) as file:
+        names = sorted(file)
+        found = [
+            f"{name} {file[name].shape}" if isinstance(file.get(name), h5py.Dataset) else name
+            for name in names[:_MOST_NAMED]
+        ]
+    more = ["..."] if len(names) > _MOST_NAMED else []
+    return expected_got(
+        "data set",
+        expected="'kspace' (fastMRI, Calgary-Campinas, SKM-TEA) or a group with 'xml' (ISMRMRD)",
+        got=[*found, *more] or "an empty file",
+        where=path,
+        fix="This HDF5 file holds no k-space that is known; leave it out.",
+    )
+
+
+def found_number(attributes: Any, name: str) -> float | None:
+    """Return an attribute of one finite number, None where there is none."""
+    value = np.asarray(attributes.get(name, np.nan))
+    return (
+        float(value.ravel()[0]) if value.size == 1 and value.dtype.kind in "iuf" and np.isfinite(value).all() else None
+    )
