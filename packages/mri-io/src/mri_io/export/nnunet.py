@@ -14,10 +14,9 @@ import numpy as np
 
 from mri_io.errors import ConfigError, ElementNotFoundError, expected_got
 from mri_io.export.base import DataSetExporter, ExportItem
-from mri_io.export.names import require_image
+from mri_io.export.names import require_image, require_same_grid
 from mri_io.export.nifti import nifti_header, write_nifti
 from mri_io.formats.base import plain
-from mri_io.store.checks import AFFINE_TOLERANCE_MM
 from mri_io.store.cohort import Cohort
 from mri_io.store.element import Element
 from mri_io.store.splits import Split
@@ -60,7 +59,7 @@ class NnUnetExporter(DataSetExporter):
         if not _NAME.fullmatch(name):
             raise ConfigError(expected_got("dataset", expected="DatasetNNN_Name, e.g. Dataset501_Spine", got=name))
         cases = self._cases(cohort, items)
-        label_ids(cases, cohort.path)
+        label_ids(cases, str(cohort.path))
         for case in cases:
             _check_grid(case)
         return name
@@ -68,7 +67,7 @@ class NnUnetExporter(DataSetExporter):
     def write(self, cohort: Cohort, items: Sequence[ExportItem], folder: Path, advance: Callable[[str], Any]) -> None:
         """Write images, labels, ``dataset.json`` and ``splits_final.json``."""
         cases = self._cases(cohort, items)
-        ids = label_ids(cases, cohort.path)
+        ids = label_ids(cases, str(cohort.path))
         folder.mkdir()
         for case in cases:
             self._write_case(case, ids, folder, "Ts" if case.part == "test" else "Tr")
@@ -139,7 +138,7 @@ class NnUnetExporter(DataSetExporter):
         }
 
 
-def label_ids(cases: Sequence[Case], where: Path) -> dict[int, str]:
+def label_ids(cases: Sequence[Case], where: object) -> dict[int, str]:
     """Return the declared ids of all label maps with their names, in the order of the ids that nnU-Net gets.
 
     Names that nnU-Net gives a meaning are kept from it, or given it: a structure called ``background`` is told from the
@@ -169,22 +168,13 @@ def _part(split: Split | None, item: ExportItem) -> str | None:
 def _check_grid(case: Case) -> None:
     first = case.channels[0]
     for other in (*case.channels[1:], *([case.labels] if case.labels is not None else [])):
-        same = first.affine is None or other.affine is None or _close(first.affine, other.affine)
-        if other.shape != first.shape or not same:
-            got = f"{other.shape} of {other.path}" + ("" if other.shape != first.shape else " with another affine")
-            fix = f"Bring it to that grid: mri-cli resample COHORT {other.path} --to {first.path}"
-            expected = f"{first.shape} of {first.path}"
-            raise ConfigError(expected_got("grid", expected=expected, got=got, where=first.folder.parents[1], fix=fix))
+        require_same_grid(first, other)
     if first.affine is not None:
         axes = first.affine[:3, :3] / np.linalg.norm(first.affine[:3, :3], axis=0)
         if np.abs(axes.T @ axes - np.eye(3)).max() > _ORTHOGONAL:
             fix = f"Resample it: mri-cli resample COHORT {first.path} --spacing X,Y,Z"
             where = first.folder
             raise ConfigError(expected_got("axes", expected="at right angles", got="sheared", where=where, fix=fix))
-
-
-def _close(first: np.ndarray, other: np.ndarray) -> bool:
-    return bool(np.allclose(first, other, rtol=0, atol=AFFINE_TOLERANCE_MM))
 
 
 def _looked_up(table: np.ndarray, blocks: Iterator[np.ndarray]) -> Iterator[np.ndarray]:

@@ -16,6 +16,7 @@ _EXPORTERS = {
     "png": "png:PngExporter",
     "bart": "bart:BartExporter",
     "nnunet": "nnunet:NnUnetExporter",
+    "ome-zarr": "ome_zarr:OmeZarrExporter",
 }
 
 
