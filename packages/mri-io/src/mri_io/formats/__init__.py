@@ -33,6 +33,7 @@ _READERS = (
     "ismrmrd:IsmrmrdFormat",
     "bart:BartFormat",
     "twix:TwixFormat",
+    "dicom:DicomFormat",
     "nifti:NiftiFormat",
     "png_pairs:PngPairsFormat",
     "hdf5:Hdf5Format",  # whatever HDF5 is left, to refuse it by name
