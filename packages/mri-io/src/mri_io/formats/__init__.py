@@ -29,8 +29,10 @@ PLUGINS = "mri_io.formats"
 
 _READERS = (
     # The first whose sniff accepts a file or folder reads it: particular layouts stand before general ones.
-    "fastmri:FastMriFormat",
+    "stanford_knees:StanfordKneesFormat",
+    "ocmr:OcmrFormat",
     "ismrmrd:IsmrmrdFormat",
+    "fastmri:FastMriFormat",
     "bart:BartFormat",
     "twix:TwixFormat",
     "dicom:DicomFormat",

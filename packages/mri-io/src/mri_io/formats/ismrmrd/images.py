@@ -41,7 +41,7 @@ def image_elements(path: Path, group: str, kind: str) -> tuple[list[RawElement],
         place = file.get(group, {})
         names = sorted(name for name in place if is_image_group(place[name]))
         for number, name in enumerate(names):
-            stored = name.replace("_", "-") if _PLAIN.fullmatch(name) else f"image-{number}"
+            stored = name.replace("_", "-") if _PLAIN.fullmatch(name) else f"other-{number}"
             found = _element(place[name], path, f"{group}/{name}", f"{kind}/{stored}")
             if isinstance(found, str):
                 left_out[stored] = found

@@ -31,7 +31,7 @@ class IsmrmrdFormat(Format):
     others (slice, coil, shot, sample) with the element ``trajectory``. Sets, frames and echoes stand in front. Data are
     read plane by plane.
 
-    Readers of data sets in this format derive from it, and change `check` and `signs`.
+    Readers of data sets in this format derive from it, and change `prepare`, `check` and `corrections`.
     """
 
     name = "ismrmrd"
@@ -86,12 +86,16 @@ class IsmrmrdFormat(Format):
         mask = int(np.prod(layout.shape[:-3])) * layout.shape[-2] * layout.shape[-1]
         return 8 * plane + 4 * BATCH_BYTES + 8 * scan.of.heads.nbytes + mask + 2**28
 
-    def check(self, item: SourceItem, scan: Scan, layout: Grid) -> None:
+    def prepare(self, scan: Scan) -> Scan:
+        """Return a scan with what the data set does differently put right in its heads."""
+        return scan
+
+    def check(self, scan: Scan, grid: Grid) -> None:
         """Raise FormatError when a Cartesian scan is not as the data set has them; any scan will do here."""
 
-    def signs(self, scan: Scan) -> np.ndarray | None:
-        """Return a factor for each imaging readout, where the data set needs one."""
-        return None
+    def corrections(self, scan: Scan) -> tuple[np.ndarray | None, dict[str, Any]]:
+        """Return a factor for each imaging readout, where the data set needs one, and what is stated of it."""
+        return None, {}
 
     def _xml(self, item: SourceItem) -> str:
         """Return the header; files of images alone may lack it."""
@@ -110,7 +114,7 @@ class IsmrmrdFormat(Format):
         if facts is None:
             expected, got = "an ISMRMRD header with an encoding", "none that can be read"
             raise FormatError(expected_got("xml", expected=expected, got=got, where=item.path))
-        return sort_scan(acquisitions, header_from_xml(xml), facts)
+        return self.prepare(sort_scan(acquisitions, header_from_xml(xml), facts))
 
     def _on_grid(self, scan: Scan) -> bool:
         return scan.header.trajectory in _ON_GRID
@@ -125,9 +129,9 @@ class IsmrmrdFormat(Format):
         kind = np.dtype(np.complex64)
         if self._on_grid(scan):
             grid = make_grid(scan, keep_oversampling=item.choices.oversampling == "keep")
-            self.check(item, scan, grid)
-            signs = self.signs(scan)
-            found = {**grid.attributes(), **stated}
+            self.check(scan, grid)
+            signs, corrected = self.corrections(scan)
+            found = {**grid.attributes(), **corrected, **stated}
             elements = [
                 RawElement(
                     "kspace", grid.shape, kind, lambda: grid.blocks(whitener, signs), dims=grid.dims, attributes=found
