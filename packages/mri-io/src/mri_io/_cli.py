@@ -5,7 +5,13 @@ from typing import Annotated
 
 import typer
 
-Cohort = Annotated[Path, typer.Argument(help="Folder of the cohort.")]
+Cohort = Annotated[str, typer.Argument(help="Folder or URL of the cohort.")]
+Cache = Annotated[
+    str | None,
+    typer.Option(
+        "--cache", help="Of a URL: keep what is read in DIR[:SIZE], e.g. /scratch/mri:200G [MRI_IO_CACHE; 10G]."
+    ),
+]
 Scheduler = Annotated[str, typer.Option(help="sync, local[:N] or tcp://host:port.")]
 Json = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 
@@ -14,7 +20,7 @@ def convert(
     sources: Annotated[
         list[str] | None, typer.Argument(help="Files or folders; the last argument is the cohort.")
     ] = None,
-    cohort: Annotated[Path | None, typer.Argument(help="Folder of the cohort; made when there is none.")] = None,
+    cohort: Annotated[str | None, typer.Argument(help="Folder or URL of the cohort; made when there is none.")] = None,
     labels: Annotated[Path | None, typer.Option(help="Folder of label maps STEM_NAME.nii.gz.")] = None,
     scheduler: Scheduler = "sync",
     format: Annotated[
@@ -61,7 +67,7 @@ def ls(cohort: Cohort, as_json: Json = False) -> None:
 
 
 def info(
-    path: Annotated[Path, typer.Argument(help="Folder of a cohort, or of a volume.")],
+    path: Annotated[str, typer.Argument(help="Folder or URL of a cohort, or of a volume.")],
     volume: Annotated[str | None, typer.Option(help="Id of one volume of the cohort.")] = None,
     as_json: Json = False,
 ) -> None:
@@ -73,7 +79,7 @@ def info(
 
 
 def verify(
-    path: Annotated[Path, typer.Argument(help="Folder of a cohort, or of a volume.")],
+    path: Annotated[str, typer.Argument(help="Folder or URL of a cohort, or of a volume.")],
     fast: Annotated[bool, typer.Option("--fast", help="Check metadata, sizes and shard indices only.")] = False,
 ) -> None:
     """Check that everything committed is whole; every byte, unless --fast."""
@@ -144,17 +150,18 @@ def stats(
         typer.Option("--element", help="Element; repeat for several [all images and reconstructions]."),
     ] = None,
     split: Annotated[str, typer.Option(help="Name of the split; its training part is used.")] = "default",
+    cache: Cache = None,
 ) -> None:
     """Compute intensity statistics over the training part of a split."""
     from mri_io.describe import image_elements, print_statistics
     from mri_io.store import compute_statistics, open_cohort
 
-    opened = open_cohort(cohort)
+    opened = open_cohort(cohort, cache=cache)
     print_statistics(compute_statistics(opened, elements or image_elements(opened, split), split=split))
 
 
 def export(
-    cohort: Annotated[Path | None, typer.Argument(help="Folder of the cohort.")] = None,
+    cohort: Annotated[str | None, typer.Argument(help="Folder or URL of the cohort.")] = None,
     element: Annotated[str | None, typer.Argument(help="Element, e.g. recon/cg-sense-r4.")] = None,
     out: Annotated[Path | None, typer.Argument(help="Folder for the files.")] = None,
     format: Annotated[str, typer.Option(help="Name of an exporter; list prints all with their options.")] = "nifti",
@@ -179,6 +186,7 @@ def export(
         Path | None, typer.Option(help="Folder of the files that the volumes were converted from.")
     ] = None,
     replace: Annotated[bool, typer.Option("--replace", help="Overwrite files that exist.")] = False,
+    cache: Cache = None,
 ) -> None:
     """Write an element of the volumes as files for other tools: NIfTI, PNG, BART, ..."""
     if format == "list":
@@ -189,9 +197,10 @@ def export(
     if cohort is None or element is None or out is None:
         raise typer.BadParameter("expected COHORT ELEMENT OUT, e.g. mri-cli export cohort image/t1 out")
     from mri_io.export import export_cohort
+    from mri_io.store import open_cohort
 
     files = export_cohort(
-        cohort,
+        open_cohort(cohort, cache=cache),
         element,
         out,
         format,
@@ -214,11 +223,15 @@ def report(
     out: Annotated[Path | None, typer.Option(help="The HTML file [COHORT/report.html].")] = None,
     volume: Annotated[list[str] | None, typer.Option(help="Volume to show; repeat for several.")] = None,
     slice: Annotated[int | None, typer.Option(help="Slice to show, counted from 0 [the middle one].")] = None,
+    cache: Cache = None,
 ) -> None:
     """Write a self-contained HTML page: images, errors, labels, metrics, curves, provenance."""
     from mri_io.report import write_report
+    from mri_io.store import open_cohort
+    from mri_io.store.remote.paths import local_place
 
-    typer.echo(write_report(cohort, out or cohort / "report.html", volumes=volume, slice=slice))
+    place = out or local_place(cohort, "report.html")
+    typer.echo(write_report(open_cohort(cohort, cache=cache), place, volumes=volume, slice=slice))
 
 
 simulate = typer.Typer(help="Make raw files without any download.", no_args_is_help=True)

@@ -10,8 +10,9 @@ import numpy as np
 
 from mri_io.errors import ConfigError, ElementNotFoundError, StoreError, expected_got
 from mri_io.prep.progress import progress_report
-from mri_io.store.cohort import Cohort, open_cohort
+from mri_io.store.cohort import Cohort, open_cohort, volume_folders
 from mri_io.store.element import Element
+from mri_io.store.remote.paths import AnyPath, sorted_glob, store_path
 from mri_io.store.verification import VerifyReport, verify
 from mri_io.store.volume import Volume, open_volume
 
@@ -60,10 +61,10 @@ def _volume(volume: Volume) -> dict[str, Any]:
     }
 
 
-def list_volumes(cohort: str | Path) -> list[dict[str, Any]]:
+def list_volumes(cohort: str | AnyPath) -> list[dict[str, Any]]:
     """Return id, subject, parts in splits, elements and bytes of every volume."""
     opened = open_cohort(cohort)
-    splits = [opened.split(path.stem) for path in sorted((opened.path / "splits").glob("*.json"))]
+    splits = [opened.split(path.stem) for path in sorted_glob(opened.path / "splits", "*.json")]
     rows = []
     for volume in opened.volumes():
         elements = volume.elements()
@@ -81,9 +82,9 @@ def list_volumes(cohort: str | Path) -> list[dict[str, Any]]:
     return rows
 
 
-def describe(path: str | Path, volume: str | None = None) -> dict[str, Any]:
+def describe(path: str | AnyPath, volume: str | None = None) -> dict[str, Any]:
     """Describe a cohort, one of its volumes, or a volume by its own path."""
-    folder = Path(path)
+    folder = store_path(path)
     if volume is None and not (folder / "cohort.json").is_file() and (folder / "zarr.json").is_file():
         return _volume(open_volume(folder))
     opened = open_cohort(folder)
@@ -107,8 +108,8 @@ def _cohort(cohort: Cohort) -> dict[str, Any]:
         "path": str(cohort.path),
         "volumes": len(volumes),
         "subjects": len({volume.subject_id for volume in volumes}),
-        "splits": sorted(path.stem for path in (cohort.path / "splits").glob("*.json")),
-        "evaluations": sorted(path.stem for path in (cohort.path / "evaluations").glob("*.json")),
+        "splits": [path.stem for path in sorted_glob(cohort.path / "splits", "*.json")],
+        "evaluations": [path.stem for path in sorted_glob(cohort.path / "evaluations", "*.json")],
         "failures": [{key: row.get(key) for key in ("item", "stage", "error")} for row in cohort.failures()],
         "elements": kinds,
     }
@@ -246,14 +247,14 @@ def image_elements(cohort: Cohort, split: str) -> list[str]:
     return images
 
 
-def verify_with_progress(path: str | Path, *, fast: bool) -> VerifyReport:
+def verify_with_progress(path: str | AnyPath, *, fast: bool) -> VerifyReport:
     """Verify and report progress by volume; StoreError when there is nothing of a cohort or volume to verify."""
-    folder = Path(path)
+    folder = store_path(path)
     if not any((folder / name).exists() for name in ("cohort.json", "volumes", "zarr.json")) and not (
         folder.is_dir() and folder.suffix == ".zarr"
     ):
         raise StoreError(f"{folder}: there is no cohort here, nor a volume.")
-    total = sum(1 for _ in (folder / "volumes").glob("*.zarr")) or 1  # a damaged cohort is verified, too
+    total = len(volume_folders(folder)) or 1  # a damaged cohort is verified, too
     seen: set[str] = set()
     with progress_report(total, "verify") as advance:
 

@@ -5,7 +5,6 @@ with which the command line ends.
 """
 
 from collections.abc import Sequence
-from pathlib import Path
 
 __all__ = [
     "ConfigError",
@@ -82,7 +81,7 @@ class CorruptElementError(StoreError):
     """Stored bytes do not match their checksum or their metadata."""
 
 
-def expected_got(what: str, *, expected: object, got: object, where: str | Path | None = None, fix: str = "") -> str:
+def expected_got(what: str, *, expected: object, got: object, where: object = None, fix: str = "") -> str:
     """Format the house's error message.
 
     Parameters

@@ -7,7 +7,7 @@ import typer
 
 app = typer.Typer(help="Reconstruction and segmentation, end to end: train, run, evaluate.", no_args_is_help=True)
 
-CohortArgument = Annotated[Path, typer.Argument(help="Folder of the cohort.")]
+CohortArgument = Annotated[str, typer.Argument(help="Folder or URL of the cohort.")]
 SplitOption = Annotated[str, typer.Option(help="Name of the split.")]
 
 
@@ -21,6 +21,7 @@ def train(
 ) -> None:
     """Fine-tune two networks together, or one of them through the other; an interrupted run is continued."""
     from mri_io.config import dump_config
+    from mri_io.store.remote.paths import local_place
     from mri_joint.resolve import load_run_config
     from mri_joint.training import train as train_networks
 
@@ -28,7 +29,7 @@ def train(
     if print_config:
         typer.echo(dump_config(resolved))
         return
-    result = train_networks(cohort, resolved, out or cohort / "runs" / "joint")
+    result = train_networks(cohort, resolved, out or local_place(cohort, "runs", "joint"))
     typer.echo(f"{result.checkpoint} after {result.steps} steps")
 
 

@@ -7,7 +7,7 @@ import typer
 
 app = typer.Typer(help="Reconstruct images from k-space: calibrate, run, train, evaluate.", no_args_is_help=True)
 
-CohortArgument = Annotated[Path, typer.Argument(help="Folder of the cohort.")]
+CohortArgument = Annotated[str, typer.Argument(help="Folder or URL of the cohort.")]
 SplitOption = Annotated[str, typer.Option(help="Name of the split.")]
 PartOption = Annotated[str | None, typer.Option(help="Part of the split [all volumes].")]
 SchedulerOption = Annotated[str, typer.Option(help="sync, local[:N] or tcp://host:port.")]
@@ -113,6 +113,7 @@ def train(
 ) -> None:
     """Train a network on fully sampled data, masked anew for every sample; continues an interrupted run."""
     from mri_io.config import dump_config, load_config
+    from mri_io.store.remote.paths import local_place
     from mri_recon.config import RunConfig
     from mri_recon.training import train as train_network
 
@@ -120,7 +121,7 @@ def train(
     if print_config:
         typer.echo(dump_config(resolved))
         return
-    result = train_network(cohort, resolved, out or cohort / "runs" / "recon")
+    result = train_network(cohort, resolved, out or local_place(cohort, "runs", "recon"))
     typer.echo(f"{result.checkpoint} after {result.steps} steps")
 
 

@@ -1,11 +1,11 @@
 """Which samples of k-space may be used: those of a chosen mask, where the scan measured them."""
 
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from mri_io.store import Element, Volume, mask_array, open_cohort
+from mri_io.store.remote.paths import AnyPath, store_path
 
 __all__ = ["MeasuredSamples", "Samples"]
 
@@ -62,13 +62,13 @@ class MeasuredSamples:
     Parameters
     ----------
     cohort
-        The cohort's folder.
+        The cohort's folder or URL.
     kspace
         Path of the element that is sampled.
     """
 
-    def __init__(self, cohort: str | Path, kspace: str = "kspace") -> None:
-        self.path, self.kspace = Path(cohort).absolute(), kspace
+    def __init__(self, cohort: str | AnyPath, kspace: str = "kspace") -> None:
+        self.path, self.kspace = store_path(cohort).absolute(), kspace
         self._open: dict[str, Samples] = {}
 
     def __getstate__(self) -> dict[str, Any]:

@@ -7,7 +7,7 @@ import typer
 
 app = typer.Typer(help="Segment images and reconstructions: train, run, evaluate.", no_args_is_help=True)
 
-CohortArgument = Annotated[Path, typer.Argument(help="Folder of the cohort.")]
+CohortArgument = Annotated[str, typer.Argument(help="Folder or URL of the cohort.")]
 SplitOption = Annotated[str, typer.Option(help="Name of the split.")]
 
 
@@ -21,6 +21,7 @@ def train(
 ) -> None:
     """Train a network on images and their label maps; an interrupted run is continued."""
     from mri_io.config import dump_config, load_config
+    from mri_io.store.remote.paths import local_place
     from mri_seg.config import RunConfig
     from mri_seg.training import train as train_network
 
@@ -28,7 +29,7 @@ def train(
     if print_config:
         typer.echo(dump_config(resolved))
         return
-    result = train_network(cohort, resolved, out or cohort / "runs" / "seg")
+    result = train_network(cohort, resolved, out or local_place(cohort, "runs", "seg"))
     typer.echo(f"{result.checkpoint} after {result.steps} steps")
 
 

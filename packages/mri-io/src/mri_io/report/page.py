@@ -71,7 +71,7 @@ def write_report(
     chosen = [opened[v] for v in volumes] if volumes else _choose(every, parts)
     notes = _notes(opened)
     panels = [p for v in chosen if (p := volume_panel(opened, v, slice, notes)) is not None]
-    runs = read_curves(opened.path / "runs")
+    runs = read_curves(opened.path / "runs") if isinstance(opened.path, Path) else {}
     template = jinja2.Environment(autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True).from_string(
         files("mri_io.report").joinpath("page.html").read_text(encoding="utf-8")
     )

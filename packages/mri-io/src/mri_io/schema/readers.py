@@ -6,7 +6,6 @@ anything older through this table. Writers emit the current version only.
 
 import re
 from collections.abc import Callable, Mapping
-from pathlib import Path
 from typing import Any
 
 from mri_io.errors import CorruptElementError, VersionError, expected_got
@@ -23,7 +22,7 @@ STEPS: dict[tuple[str, int], AttributeReader] = {
 """``(type, version)`` to a pure function from the stored attributes to those of the next version."""
 
 
-def check_version(found: object, where: Path) -> None:
+def check_version(found: object, where: object) -> None:
     """Raise VersionError when a store's version is newer in its major number, or no version at all."""
     text = found if isinstance(found, str) else ""
     if not re.fullmatch(r"\d+\.\d+", text):

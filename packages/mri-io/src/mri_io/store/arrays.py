@@ -14,6 +14,8 @@ from mri_io.schema.elements import ArrayType
 from mri_io.store.codecs import codec_metadata
 from mri_io.store.damage import DamageError
 from mri_io.store.layout import Layout, Selection
+from mri_io.store.remote.paths import AnyPath, StorePath
+from mri_io.store.remote.reading import RemoteChunkFile, batches, open_remote, zarr_store
 from mri_io.store.shards import ChunkFile, ShardWriter, open_chunk_file
 
 __all__ = ["ArrayWriter", "StoredArray", "array_metadata"]
@@ -128,11 +130,15 @@ class StoredArray:
         The content of its ``zarr.json``.
     guard
         Called after a file is opened for the first time; raises when the element is no longer the one that was opened.
+    identity
+        Tells the element from others in its place.
     """
 
-    def __init__(self, folder: Path, metadata: Mapping[str, Any], guard: Callable[[], None]) -> None:
+    def __init__(
+        self, folder: AnyPath, metadata: Mapping[str, Any], guard: Callable[[], None], identity: object = None
+    ) -> None:
         self.folder, self.metadata = folder, dict(metadata)
-        self._guard = guard
+        self._guard, self._identity = guard, str(identity)
         self._trusted: set[Any] = set()
         self._complete = False
         try:
@@ -168,6 +174,8 @@ class StoredArray:
         """Return the mapping of one of the array's files, ``c/0/0/...``."""
         layout = self.layout
         assert layout is not None
+        if isinstance(self.folder, StorePath):
+            return self._remote_file(self.folder, path)
         key, found = open_chunk_file(
             f"{self._root}/{path}", layout.codec, layout.chunks_per_shard, layout.chunk, self.dtype
         )
@@ -175,6 +183,31 @@ class StoredArray:
             self._guard()
             self._trusted.add(key)
         return found
+
+    def _remote_file(self, folder: StorePath, path: str) -> RemoteChunkFile:
+        layout = self.layout
+        assert layout is not None
+
+        def make(place: StorePath) -> RemoteChunkFile:
+            return RemoteChunkFile(place, layout.codec, layout.chunks_per_shard, layout.chunk, self.dtype)
+
+        try:
+            return open_remote(folder / path, self._identity, make, self._guard)
+        except DamageError:
+            self._guard()
+            raise
+
+    def _read_ahead(self, positions: Sequence[tuple[int, ...]]) -> None:
+        """Ask for many chunks of an object store at a time."""
+        layout = self.layout
+        if layout is None or not isinstance(self.folder, StorePath):
+            return
+        files: dict[str, list[int]] = {}
+        for position in positions:
+            path, number = layout.locate(position)
+            files.setdefault(path, []).append(number)
+        for path, numbers in files.items():
+            self._remote_file(self.folder, path).read_ahead(numbers)
 
     def chunk(self, position: tuple[int, ...]) -> np.ndarray:
         """Return the chunk at a position of the leading dimensions, possibly a read-only view of the file."""
@@ -196,20 +229,25 @@ class StoredArray:
             # The fast path of training: one slice, straight from the mapping.
             return np.array(self.chunk(chosen.single)[chosen.inner], dtype=self.dtype)
         out = np.empty(chosen.shape(self.layout.chunk[self.layout.leading :]), self.dtype)
-        for place, position in zip(np.ndindex(*map(len, chosen.positions)), product(*chosen.positions), strict=True):
-            out[place] = self.chunk(position)[chosen.inner]
+        pairs = zip(np.ndindex(*map(len, chosen.positions)), product(*chosen.positions), strict=True)
+        if not isinstance(self.folder, StorePath):
+            for place, position in pairs:
+                out[place] = self.chunk(position)[chosen.inner]
+            return out[chosen.squeeze]
+        for batch in batches(pairs, math.prod(self.layout.chunk) * self.dtype.itemsize):
+            self._read_ahead([position for _, position in batch])
+            for place, position in batch:
+                out[place] = self.chunk(position)[chosen.inner]
         return out[chosen.squeeze]
 
     def _through_zarr(self, index: Any) -> np.ndarray:
-        import zarr
-
         chosen = Selection(index, self.shape, self.ndim)
         # zarr knows no negative steps: read forwards, then turn.
         forward = [_forward(positions) for positions in chosen.positions]
         turned = tuple(slice(None, None, -1 if isinstance(p, range) and p.step < 0 else 1) for p in chosen.positions)
         try:
             self._check_complete()
-            read: Any = zarr.open_array(self._root, mode="r", zarr_format=3)[tuple(forward)]
+            read: Any = self._zarr_array()[tuple(forward)]
             found = np.array(np.asarray(read)[turned][chosen.squeeze])
         except (MriError, MemoryError):
             raise
@@ -221,6 +259,14 @@ class StoredArray:
             ) from error
         self._guard()
         return found
+
+    def _zarr_array(self) -> Any:
+        import zarr
+
+        if isinstance(self.folder, StorePath):
+            store = zarr_store(self.folder)
+            return zarr.open_array(store, path=self.folder.key, mode="r", zarr_format=3)
+        return zarr.open_array(self._root, mode="r", zarr_format=3)
 
     def _check_complete(self) -> None:
         """Raise CorruptElementError when files of chunks are missing: zarr would read zeros in their place."""

@@ -1,5 +1,6 @@
 """A cohort: volumes, splits, statistics, evaluations and failures in one folder."""
 
+import json
 import traceback
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -19,11 +20,14 @@ from mri_io.store.durable import storage_errors
 from mri_io.store.element import Element
 from mri_io.store.failures import Failures
 from mri_io.store.metadata import SEAL
+from mri_io.store.remote import commit as remote_commit
+from mri_io.store.remote.cache import Cache
+from mri_io.store.remote.paths import AnyPath, StorePath, map_concurrently, store_path
 from mri_io.store.roots import locked, write_root
 from mri_io.store.staging import staging
 from mri_io.store.volume import Volume, open_volume
 
-__all__ = ["Cohort", "create_cohort", "open_cohort"]
+__all__ = ["Cohort", "create_cohort", "open_cohort", "volume_folders"]
 
 _RESERVED = (
     "schema_version",
@@ -38,14 +42,14 @@ _RESERVED = (
 
 
 def create_cohort(
-    path: str | Path,
+    path: str | AnyPath,
     *,
     name: str | None = None,
     license: str = "",
     source_url: str = "",
     exist_ok: bool = True,
 ) -> "Cohort":
-    """Create a cohort, or open the one that is there.
+    """Create a cohort, or open the one that is there; `path` may be a URL.
 
     Raises
     ------
@@ -54,7 +58,7 @@ def create_cohort(
     StoreError
         When the folder holds something else.
     """
-    folder = Path(path)
+    folder = store_path(path)
     if (folder / "cohort.json").is_file():
         if not exist_ok:
             raise ElementExistsError(f"{folder}: there is a cohort already. Open it, or choose another folder.")
@@ -71,14 +75,23 @@ def create_cohort(
         "source_url": source_url,
     }
     validate("cohort", metadata, folder)
-    with storage_errors(folder):
-        (folder / "volumes").mkdir(parents=True, exist_ok=True)
+    if not isinstance(folder, StorePath):
+        with storage_errors(folder):
+            (folder / "volumes").mkdir(parents=True, exist_ok=True)
     write_document(folder / "cohort.json", metadata)
     return Cohort(folder, metadata)
 
 
-def open_cohort(path: str | Path) -> "Cohort":
+def open_cohort(path: str | AnyPath, *, cache: str | Path | None = None, cache_bytes: int | None = None) -> "Cohort":
     """Open a cohort.
+
+    Parameters
+    ----------
+    path
+        Its folder, or a URL such as ``s3://bucket/cohort``.
+    cache, cache_bytes
+        Of a URL: a local folder in which chunks that have been read are kept, and its bound in bytes, by default those
+        that the environment variables MRI_IO_CACHE and MRI_IO_CACHE_SIZE name, without them no cache and 10 GiB.
 
     Raises
     ------
@@ -87,7 +100,7 @@ def open_cohort(path: str | Path) -> "Cohort":
     VersionError
         When it was written by a newer major version.
     """
-    folder = Path(path)
+    folder = store_path(path, Cache.parse(str(cache), cache_bytes) if cache is not None else None)
     file = folder / "cohort.json"
     try:
         # Name, licence and address may be edited by hand; `verify` tells of it.
@@ -104,7 +117,7 @@ def open_cohort(path: str | Path) -> "Cohort":
 class Cohort:
     """A folder of volumes. The volumes are the truth; index and statistics are caches."""
 
-    def __init__(self, path: Path, metadata: Mapping[str, Any]) -> None:
+    def __init__(self, path: AnyPath, metadata: Mapping[str, Any]) -> None:
         self.path = path
         self.metadata: dict[str, Any] = dict(metadata)
 
@@ -114,17 +127,19 @@ class Cohort:
         return str(self.metadata["name"])
 
     @property
-    def volumes_path(self) -> Path:
+    def volumes_path(self) -> AnyPath:
         """The folder that holds the volumes."""
         return self.path / "volumes"
 
-    def _volume_path(self, volume_id: str) -> Path:
+    def _volume_path(self, volume_id: str) -> AnyPath:
         return self.volumes_path / f"{volume_id}.zarr"
 
     def volume_ids(self) -> list[str]:
         """Return the ids of the committed volumes, sorted."""
+        folders = volume_folders(self.path)
+        committed = map_concurrently(is_committed, folders)
         return sorted(
-            folder.name.removesuffix(".zarr") for folder in self.volumes_path.glob("*.zarr") if is_committed(folder)
+            folder.name.removesuffix(".zarr") for folder, there in zip(folders, committed, strict=True) if there
         )
 
     def state(self, volume_id: str) -> Literal["committed", "absent", "orphan"]:
@@ -136,7 +151,11 @@ class Cohort:
 
     def volumes(self, split: str | None = None, part: str | None = None) -> list[Volume]:
         """Return the committed volumes, those of one part of a split when `part` is given."""
-        found = [open_volume(self._volume_path(volume_id)) for volume_id in self.volume_ids()]
+        if isinstance(self.path, StorePath):
+            folders = sorted(volume_folders(self.path), key=lambda folder: folder.name)
+            found = [volume for volume in map_concurrently(_open_committed, folders) if volume is not None]
+        else:
+            found = [open_volume(self._volume_path(volume_id)) for volume_id in self.volume_ids()]
         if part is None:
             return found
         subjects = set(self.split(split or "default").subjects(part))
@@ -224,9 +243,12 @@ class Cohort:
                 validate("volume", content, target)
             with storage_errors(target):
                 write_root(node, content, folder)
-            flush_node(folder, target)
-            with storage_errors(target), locked(target):
-                publish(folder, target, replace=replace)
+            if isinstance(target, StorePath):
+                remote_commit.publish(node, target, replace=replace)
+            else:
+                flush_node(folder, target)
+                with storage_errors(target), locked(target):
+                    publish(folder, target, replace=replace)
             volume.path, volume._staged = target, None
 
     def remove_volume(self, volume_id: str) -> None:
@@ -234,6 +256,9 @@ class Cohort:
         path = self._volume_path(volume_id)
         if volume_id not in self:
             self[volume_id]  # raises, with the list of volumes
+        if isinstance(path, StorePath):
+            remote_commit.remove_node(path)
+            return
         with staging(self.volumes_path) as folder, storage_errors(path):
             path.rename(folder / "removed")
 
@@ -241,7 +266,7 @@ class Cohort:
         """Read a split."""
         return splits.read_split(self, name)
 
-    def write_split(self, split: splits.Split) -> Path:
+    def write_split(self, split: splits.Split) -> AnyPath:
         """Write a split."""
         return splits.write_split(self, split)
 
@@ -285,7 +310,7 @@ class Cohort:
         config: Mapping[str, Any] | None = None,
         inputs: Sequence[Mapping[str, str] | Element] = (),
         overwrite: bool = True,
-    ) -> Path:
+    ) -> AnyPath:
         """Write ``evaluations/<name>.json`` and ``.csv``; see `mri_io.store.evaluations`."""
         return evaluations.write_evaluation(
             self.path,
@@ -305,6 +330,30 @@ class Cohort:
     def __repr__(self) -> str:
         """Return name and size."""
         return f"<Cohort {self.name}: {len(self)} volumes at {self.path}>"
+
+
+def volume_folders(cohort: AnyPath) -> list[AnyPath]:
+    """Return the folders of volumes, committed or not; the index names them where a server does not list."""
+    volumes = cohort / "volumes"
+    if not isinstance(volumes, StorePath) or volumes.backend.lists:
+        return list(volumes.glob("*.zarr"))
+    try:
+        lines = (cohort / "index.jsonl").read_bytes().splitlines()
+        return [volumes / f"{json.loads(line)['id']}.zarr" for line in lines]
+    except FileNotFoundError:
+        raise StoreError(
+            f"{cohort}: this server does not list its files, and there is no index.jsonl that names the volumes. Make "
+            "one where the cohort is: mri-cli index COHORT"
+        ) from None
+    except (ValueError, KeyError, TypeError) as error:
+        raise StoreError(f"{cohort}/index.jsonl: cannot be read: {error!r}. Rebuild it: mri-cli index COHORT") from None
+
+
+def _open_committed(folder: AnyPath) -> Volume | None:
+    try:
+        return open_volume(folder)
+    except ElementNotFoundError:
+        return None
 
 
 def _name(item: str | Path | Source | Volume) -> str:

@@ -20,7 +20,8 @@ from pathlib import Path
 
 from mri_io.errors import ElementExistsError
 from mri_io.store.durable import flush_folder, flush_tree, storage_errors, write_json_atomic, write_text_atomic
-from mri_io.store.metadata import write_group
+from mri_io.store.metadata import is_claim, write_group
+from mri_io.store.remote.paths import AnyPath, StorePath
 
 __all__ = [
     "NODE",
@@ -43,9 +44,15 @@ _SWAP = 2  # RENAME_EXCHANGE of Linux' renameat2(2), RENAME_SWAP of macOS' renam
 _HERE = -100  # AT_FDCWD
 
 
-def is_committed(folder: Path) -> bool:
-    """Whether a directory is a committed volume or element: its ``zarr.json`` exists."""
-    return (folder / "zarr.json").is_file()
+def is_committed(folder: AnyPath) -> bool:
+    """Whether a directory is a committed volume or element: its ``zarr.json`` exists, and is no claim."""
+    file = folder / "zarr.json"
+    if isinstance(file, StorePath):
+        try:
+            return not is_claim(file.read_bytes())
+        except FileNotFoundError:
+            return False
+    return file.is_file()
 
 
 def flush_node(staged: Path, target: Path) -> None:

@@ -2,23 +2,23 @@
 
 import json
 from collections.abc import Mapping
-from pathlib import Path
 from typing import Any
 
 from mri_io.errors import StoreError
 from mri_io.store.damage import DamageError
 from mri_io.store.durable import write_text_atomic
 from mri_io.store.metadata import SEAL, matches_seal, sealed_text
+from mri_io.store.remote.paths import AnyPath
 
 __all__ = ["is_sealed", "read_document", "write_document"]
 
 
-def write_document(path: Path, content: Mapping[str, Any]) -> None:
+def write_document(path: AnyPath, content: Mapping[str, Any]) -> None:
     """Write a JSON file with a seal, atomically."""
     write_text_atomic(path, sealed_text({key: value for key, value in content.items() if key != SEAL}))
 
 
-def read_document(path: Path, *, strict: bool = True) -> dict[str, Any]:
+def read_document(path: AnyPath, *, strict: bool = True) -> dict[str, Any]:
     """Return the content of a JSON file without its seal.
 
     Parameters
@@ -41,6 +41,8 @@ def read_document(path: Path, *, strict: bool = True) -> dict[str, Any]:
         raw = path.read_bytes()
     except (FileNotFoundError, NotADirectoryError):
         raise
+    except StoreError:
+        raise
     except OSError as error:
         raise StoreError(f"{path}: cannot be read: {error.strerror}.") from error
     try:
@@ -59,6 +61,6 @@ def read_document(path: Path, *, strict: bool = True) -> dict[str, Any]:
     return content
 
 
-def is_sealed(path: Path) -> bool:
+def is_sealed(path: AnyPath) -> bool:
     """Whether a JSON file carries a seal."""
     return SEAL in json.loads(path.read_bytes())

@@ -2,7 +2,6 @@
 
 from collections.abc import Mapping
 from functools import cached_property
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -13,6 +12,7 @@ from mri_io.schema.readers import read_current
 from mri_io.store.arrays import StoredArray
 from mri_io.store.damage import DamageError
 from mri_io.store.metadata import Node, file_identity, read_node
+from mri_io.store.remote.paths import AnyPath, file_size, listed
 
 if TYPE_CHECKING:
     import xarray
@@ -49,7 +49,7 @@ class Element:
         When its metadata are damaged.
     """
 
-    def __init__(self, folder: Path, path: str, volume_id: str, node: Node | None = None) -> None:
+    def __init__(self, folder: AnyPath, path: str, volume_id: str, node: Node | None = None) -> None:
         self.folder, self.path, self.volume_id = folder, path, volume_id
         found = node if node is not None else read_node(folder)
         if found is None or found.mri is None:
@@ -92,7 +92,7 @@ class Element:
     def arrays(self) -> dict[str, StoredArray]:
         """The element's arrays by name; each has `shape`, `dtype`, `dims` and indexing."""
         return {
-            name: StoredArray(self.folder / name, metadata, self._check_present)
+            name: StoredArray(self.folder / name, metadata, self._check_present, self._node.identity)
             for name, metadata in self._node.arrays.items()
         }
 
@@ -141,7 +141,7 @@ class Element:
     @property
     def stored_bytes(self) -> int:
         """Bytes of all files of the element."""
-        return sum(file.stat().st_size for file in self.folder.rglob("*") if file.is_file())
+        return sum(file_size(file) for file in listed(self.folder).rglob("*") if file.is_file())
 
     def __getitem__(self, index: Any) -> np.ndarray:
         """Read by numpy's basic indexing into a writable array; checksums are verified.

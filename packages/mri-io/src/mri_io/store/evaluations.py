@@ -4,7 +4,6 @@ import csv
 import io
 import math
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 from statistics import mean, stdev
 from typing import TYPE_CHECKING, Any
 
@@ -15,6 +14,7 @@ from mri_io.schema.attributes import now_utc
 from mri_io.schema.validation import validate
 from mri_io.store.documents import read_document, write_document
 from mri_io.store.durable import write_text_atomic
+from mri_io.store.remote.paths import AnyPath, sorted_glob
 
 if TYPE_CHECKING:
     from mri_io.store.element import Element
@@ -63,7 +63,7 @@ def summarise(rows: Sequence[Mapping[str, Any]], metrics: Sequence[str]) -> dict
 
 
 def write_evaluation(
-    cohort: Path,
+    cohort: AnyPath,
     name: str,
     *,
     task: str,
@@ -72,7 +72,7 @@ def write_evaluation(
     config: Mapping[str, Any] | None = None,
     inputs: "Sequence[Mapping[str, str] | Element]" = (),
     overwrite: bool = True,
-) -> Path:
+) -> AnyPath:
     """Write ``evaluations/<name>.json`` with a summary, and the rows as ``.csv``.
 
     Parameters
@@ -169,10 +169,10 @@ def _reference(item: "Mapping[str, str] | Element") -> dict[str, str]:
     return {"volume": item.volume_id, "path": item.path, "commit": item.commit}
 
 
-def read_evaluations(cohort: Path) -> dict[str, dict[str, Any]]:
+def read_evaluations(cohort: AnyPath) -> dict[str, dict[str, Any]]:
     """Return all evaluations of a cohort by name."""
     found: dict[str, dict[str, Any]] = {}
-    for path in sorted((cohort / "evaluations").glob("*.json")):
+    for path in sorted_glob(cohort / "evaluations", "*.json"):
         content = read_document(path)
         validate("evaluation", content, path)
         found[path.stem] = content

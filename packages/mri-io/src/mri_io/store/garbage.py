@@ -12,6 +12,8 @@ from mri_io.store.cohort import Cohort
 from mri_io.store.commit import finish_replacement, is_committed
 from mri_io.store.durable import storage_errors
 from mri_io.store.metadata import has_attributes
+from mri_io.store.remote.garbage import collect_remote_garbage
+from mri_io.store.remote.paths import AnyPath, StorePath
 from mri_io.store.roots import holds_elements, lost_nodes, refresh_root
 from mri_io.store.staging import STAGING, is_abandoned, staging
 
@@ -21,7 +23,7 @@ DAY = 86400.0
 _TEMPORARY = re.compile(r"\..+\.[0-9a-f]{32}")
 
 
-def collect_garbage(cohort: Cohort, *, dry_run: bool = False, older_than_s: float = DAY) -> list[Path]:
+def collect_garbage(cohort: Cohort, *, dry_run: bool = False, older_than_s: float = DAY) -> list[AnyPath]:
     """Remove staging directories of dead writers, nodes without ``zarr.json`` and temporary files.
 
     Replacements that a crash interrupted are completed, and outdated copies of metadata in volumes' roots renewed.
@@ -32,32 +34,35 @@ def collect_garbage(cohort: Cohort, *, dry_run: bool = False, older_than_s: floa
 
     Returns
     -------
-    list of pathlib.Path
+    list of paths
         What was removed, or would be.
     """
-    removed = []
-    for folder in sorted((cohort.volumes_path / STAGING).glob("*")):
+    if isinstance(cohort.path, StorePath):
+        return list(collect_remote_garbage(cohort.path, dry_run=dry_run, older_than_s=older_than_s))
+    volumes = cohort.path / "volumes"
+    removed: list[Path] = []
+    for folder in sorted((volumes / STAGING).glob("*")):
         if is_abandoned(folder, older_than_s):
             if not dry_run:
                 finish_replacement(folder)
             removed.append(folder)
-    removed += _orphans(cohort)
+    removed += _orphans(volumes)
     for folder in (cohort.path, *(cohort.path / name for name in ("splits", "stats", "evaluations"))):
         removed += [path for path in sorted(folder.glob(".*")) if _is_stale(path, older_than_s)]
     for path in removed if not dry_run else ():
         with storage_errors(path), suppress(FileNotFoundError):
             shutil.rmtree(path) if path.is_dir() else path.unlink()
     if not dry_run:
-        with staging(cohort.volumes_path) as temporary:
-            for volume in sorted(cohort.volumes_path.glob("*.zarr")):
+        with staging(volumes) as temporary:
+            for volume in sorted(volumes.glob("*.zarr")):
                 if _lost(volume) == set():  # else the copy is what tells of the damage
                     refresh_root(volume, temporary)
-    return removed
+    return list(removed)
 
 
-def _orphans(cohort: Cohort) -> Iterator[Path]:
+def _orphans(volumes: Path) -> Iterator[Path]:
     """Yield volumes and elements that were never committed: directories without ``zarr.json``."""
-    for volume in sorted(cohort.volumes_path.glob("*.zarr")):
+    for volume in sorted(volumes.glob("*.zarr")):
         if not is_committed(volume):
             if not holds_elements(volume):
                 yield volume

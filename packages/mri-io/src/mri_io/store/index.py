@@ -7,7 +7,6 @@ lines as `build_index` writes them by a regular expression, their elements when 
 import json
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from pathlib import Path
 from typing import Any
 
 from mri_io.config import Config, validate_config
@@ -15,6 +14,7 @@ from mri_io.errors import ConfigError, SchemaError, StoreError
 from mri_io.schema.validation import validate
 from mri_io.store.cohort import Cohort
 from mri_io.store.durable import write_text_atomic
+from mri_io.store.remote.paths import AnyPath, sorted_glob
 from mri_io.store.splits import Split, read_split
 
 __all__ = ["IndexElement", "IndexRow", "build_index", "query_index", "read_index"]
@@ -45,7 +45,7 @@ class IndexRow:
     __slots__ = ("_stored", "_where", "id", "split", "subject")
 
     def __init__(
-        self, id: str, subject: str, split: Mapping[str, str], elements: Mapping[str, Any] | bytes, where: Path
+        self, id: str, subject: str, split: Mapping[str, str], elements: Mapping[str, Any] | bytes, where: AnyPath
     ) -> None:
         self.id, self.subject, self.split = id, subject, split
         self._stored, self._where = elements, where
@@ -98,7 +98,7 @@ class IndexRow:
 
 def build_index(cohort: Cohort) -> list[IndexRow]:
     """Rebuild ``index.jsonl`` from the volumes and return its rows."""
-    splits = [read_split(cohort, path.stem) for path in sorted((cohort.path / "splits").glob("*.json"))]
+    splits = [read_split(cohort, path.stem) for path in sorted_glob(cohort.path / "splits", "*.json")]
     rows = [_row(cohort, volume_id, splits) for volume_id in cohort.volume_ids()]
     write_text_atomic(cohort.path / "index.jsonl", "".join(row.line() + "\n" for row in rows))
     return rows
@@ -121,7 +121,7 @@ def read_index(cohort: Cohort) -> list[IndexRow]:
 
 def _rows(cohort: Cohort, words: Sequence[str]) -> list[IndexRow]:
     """Return the rows that hold all of these strings somewhere."""
-    path: Path = cohort.path / "index.jsonl"
+    path: AnyPath = cohort.path / "index.jsonl"
     try:
         lines = path.read_bytes().splitlines()
     except FileNotFoundError:
@@ -133,7 +133,7 @@ def _rows(cohort: Cohort, words: Sequence[str]) -> list[IndexRow]:
     return [_parse(line, splits, path) for line in lines]
 
 
-def _parse(line: bytes, splits: dict[bytes, dict[str, str]], path: Path) -> IndexRow:
+def _parse(line: bytes, splits: dict[bytes, dict[str, str]], path: AnyPath) -> IndexRow:
     found = _LINE.fullmatch(line)
     if found is not None:
         name, subject, parts, elements = found.groups()
@@ -153,7 +153,7 @@ def _parse(line: bytes, splits: dict[bytes, dict[str, str]], path: Path) -> Inde
     return IndexRow(row["id"], row["subject"], row.get("split", {}), row["elements"], path)
 
 
-def _unreadable(path: Path, problem: str) -> StoreError:
+def _unreadable(path: AnyPath, problem: str) -> StoreError:
     return StoreError(f"{path}: {problem}. Rebuild the index: mri-cli index {path.parent}")
 
 

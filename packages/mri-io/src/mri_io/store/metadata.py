@@ -8,15 +8,19 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from mri_io.schema.elements import known_type
 from mri_io.store.damage import DamageError
+from mri_io.store.remote.paths import AnyPath, StorePath, map_concurrently
 
 __all__ = [
+    "CLAIM",
     "KEY",
     "SEAL",
     "Node",
     "file_identity",
     "group_text",
     "has_attributes",
+    "is_claim",
     "matches_seal",
     "read_node",
     "seal",
@@ -25,6 +29,8 @@ __all__ = [
     "write_group",
 ]
 
+CLAIM = "mri_claim"
+"""The one key of the attributes of a claim: an empty group in the place of what a writer is about to commit."""
 KEY = "mri"
 """The one key of a group's attributes that is ours."""
 SEAL = "metadata_sha256"
@@ -55,7 +61,7 @@ class Node:
     content: dict[str, Any]
     mri: dict[str, Any] | None
     arrays: dict[str, dict[str, Any]]
-    identity: tuple[int, int] | None
+    identity: tuple[Any, ...] | None
     sealed: bool
 
 
@@ -97,15 +103,18 @@ def group_text(
     mri: Mapping[str, Any] | None,
     arrays: Mapping[str, bytes] | None = None,
     consolidated: Mapping[str, Any] | None = None,
+    further: Mapping[str, Any] | None = None,
 ) -> str:
-    """Return the text of a group's ``zarr.json``, sealed when it has attributes of ours."""
+    """Return the text of a group's ``zarr.json``, sealed when it has attributes of ours, with `further` ones."""
     content: dict[str, Any] = {"zarr_format": 3, "node_type": "group"}
     if consolidated is not None:
         content["consolidated_metadata"] = dict(consolidated)
     if mri is None:
         return json.dumps({**content, "attributes": {}}, indent=1) + "\n"
     # The attributes come last, so that the seal is last in the file.
-    return _fill_seal({**content, "attributes": {KEY: {**_unsealed(mri), SEAL: _BLANK}}}, arrays or {})
+    return _fill_seal(
+        {**content, "attributes": {**(further or {}), KEY: {**_unsealed(mri), SEAL: _BLANK}}}, arrays or {}
+    )
 
 
 def sealed_text(content: Mapping[str, Any]) -> str:
@@ -129,7 +138,7 @@ def _unsealed(mri: Mapping[str, Any]) -> dict[str, Any]:
     return {key: value for key, value in mri.items() if key != SEAL}
 
 
-def read_node(folder: Path, *, root: bool = False) -> Node | None:
+def read_node(folder: AnyPath, *, root: bool = False) -> Node | None:
     """Read a committed group; None when there is none.
 
     Parameters
@@ -144,6 +153,8 @@ def read_node(folder: Path, *, root: bool = False) -> Node | None:
     CorruptElementError
         When metadata cannot be read, or do not match their seal.
     """
+    if isinstance(folder, StorePath):
+        return _read_remote(folder, root=root)
     path = folder / "zarr.json"
     for _ in range(_ATTEMPTS):
         identity = file_identity(path)
@@ -160,7 +171,37 @@ def read_node(folder: Path, *, root: bool = False) -> Node | None:
     raise DamageError(f"{path}: the element keeps changing; it cannot be read.", "metadata")
 
 
-def has_attributes(folder: Path) -> bool:
+def _read_remote(folder: StorePath, *, root: bool) -> Node | None:
+    """Read a committed group of an object store; a claim in its place is none."""
+    for attempt in range(_ATTEMPTS):
+        path = folder / "zarr.json"
+        try:
+            raw, stat = path.read()
+        except FileNotFoundError:
+            return None
+        if is_claim(raw):
+            return None
+        try:
+            return _parse(path, raw, {} if root else _array_objects(folder, raw), (stat.tag,))
+        except DamageError:
+            # What was read together may not belong together, unless the object is the same still.
+            if attempt == _ATTEMPTS - 1 or file_identity(path) == (stat.tag,):
+                raise
+            folder = folder.live()
+    return None
+
+
+def is_claim(raw: bytes) -> bool:
+    """Whether the bytes of a ``zarr.json`` are the claim of a writer to an object store: nothing is committed there."""
+    if CLAIM.encode() not in raw:
+        return False
+    try:
+        return isinstance(json.loads(raw)["attributes"][CLAIM], dict)
+    except (ValueError, KeyError, TypeError):
+        return False
+
+
+def has_attributes(folder: AnyPath) -> bool:
     """Whether a folder is a volume or an element, intact or damaged, rather than a plain group or nothing."""
     path = folder / "zarr.json"
     try:
@@ -174,8 +215,11 @@ def has_attributes(folder: Path) -> bool:
         return True
 
 
-def file_identity(path: Path | str) -> tuple[int, int] | None:
+def file_identity(path: AnyPath | str) -> tuple[Any, ...] | None:
     """Return what tells a file from another in its place, None when there is no file."""
+    if isinstance(path, StorePath):
+        found = path.file_stat()
+        return None if found is None else (found.tag,)
     try:
         stat = os.stat(path)  # noqa: PTH116  (on the path of every read; Path.stat is slower)
     except (FileNotFoundError, NotADirectoryError):
@@ -193,7 +237,32 @@ def _array_files(folder: Path) -> dict[str, bytes]:
     return found
 
 
-def _parse(path: Path, raw: bytes, files: Mapping[str, bytes], identity: tuple[int, int]) -> Node:
+def _array_objects(folder: StorePath, group: bytes) -> dict[str, bytes]:
+    """Return the metadata of the arrays of a group in an object store."""
+
+    def read(path: StorePath) -> bytes | None:
+        try:
+            return (path / "zarr.json").read_bytes()
+        except FileNotFoundError:
+            return None
+
+    if folder.backend.lists:
+        names = [path for path in folder.iterdir() if path.name != "zarr.json" and not path.name.startswith(".")]
+    else:
+        kind = known_type(_type_name(group))
+        names = [folder / name for name in (kind.arrays if kind is not None else ())]
+    found = {path.name: raw for path, raw in zip(names, map_concurrently(read, names), strict=True) if raw is not None}
+    return {name: raw for name, raw in sorted(found.items()) if not is_claim(raw)}
+
+
+def _type_name(group: bytes) -> object:
+    try:
+        return json.loads(group)["attributes"][KEY]["type"]
+    except (ValueError, KeyError, TypeError):
+        return None
+
+
+def _parse(path: AnyPath, raw: bytes, files: Mapping[str, bytes], identity: tuple[Any, ...]) -> Node:
     content = _json(path, raw)
     if content.get("node_type") != "group" or content.get("zarr_format") != 3:
         raise DamageError(f"{path}: expected the metadata of a zarr v3 group.", "metadata")
@@ -212,7 +281,7 @@ def _parse(path: Path, raw: bytes, files: Mapping[str, bytes], identity: tuple[i
     return Node(content, mri, arrays, identity, sealed=stored is not None)
 
 
-def _json(path: Path, raw: bytes) -> dict[str, Any]:
+def _json(path: AnyPath, raw: bytes) -> dict[str, Any]:
     try:
         content = json.loads(raw)
     except (ValueError, RecursionError) as error:

@@ -19,6 +19,9 @@ from typing import Any
 from mri_io.errors import StoreError
 from mri_io.store.durable import flush_folder, storage_errors
 from mri_io.store.metadata import SEAL, Node, file_identity, group_text, has_attributes, read_node
+from mri_io.store.remote.claims import is_claimed
+from mri_io.store.remote.paths import AnyPath, StorePath
+from mri_io.store.remote.roots import consolidated
 
 __all__ = [
     "changing_root",
@@ -88,7 +91,7 @@ def _take_copy_away(volume: Path, temporary: Path) -> None:
             _replace(volume, group_text(node.mri), temporary)
 
 
-def check_present(volume: Path, mri: Mapping[str, Any], element: str) -> None:
+def check_present(volume: AnyPath, mri: Mapping[str, Any], element: str) -> None:
     """Raise StoreError unless a volume is the one whose attributes were read: else an element would join a stranger."""
     root = read_node(volume, root=True)
     if root is None or _as_stored(root.mri or {}) != _as_stored(mri):
@@ -102,12 +105,13 @@ def _as_stored(mri: Mapping[str, Any]) -> str:
     return json.dumps({key: value for key, value in mri.items() if key != SEAL}, sort_keys=True)
 
 
-def is_current(volume: Path, node: Node) -> bool:
+def is_current(volume: AnyPath, node: Node) -> bool:
     """Whether the copy of metadata in a root is there and equals the nodes below."""
-    return node.content.get("consolidated_metadata") == _consolidated(volume)
+    below = consolidated(volume) if isinstance(volume, StorePath) else _consolidated(volume)
+    return bool(node.content.get("consolidated_metadata") == below)
 
 
-def lost_nodes(volume: Path) -> list[str]:
+def lost_nodes(volume: AnyPath) -> list[str]:
     """Return the nodes that the copy of metadata in a root names and that have lost their own.
 
     The copy is taken away before a node is removed or replaced, so that this is damage, never the work of a writer.
@@ -123,8 +127,13 @@ def lost_nodes(volume: Path) -> list[str]:
     return []
 
 
-def holds_elements(folder: Path) -> bool:
-    """Whether a folder without metadata of its own holds committed nodes: damage, for volumes are published whole."""
+def holds_elements(folder: AnyPath) -> bool:
+    """Whether a folder without metadata of its own holds committed nodes: damage, for volumes are published whole.
+
+    Not so below a claim: an element of a volume that is on its way to an object store is there before the root.
+    """
+    if isinstance(folder, StorePath) and is_claimed(folder):
+        return False
     return any(has_attributes(file.parent) for file in folder.rglob("zarr.json"))
 
 

@@ -20,6 +20,7 @@ from mri_io.schema.elements import Codec
 from mri_io.store.codecs import CRC, check_chunk, crc32c, decode_chunk, encode_chunk, encoded_size
 from mri_io.store.damage import DamageError, bad_checksum
 from mri_io.store.durable import EarlyFlush
+from mri_io.store.remote.paths import AnyPath
 
 __all__ = ["ChunkFile", "ShardWriter", "forget", "open_chunk_file"]
 
@@ -104,7 +105,7 @@ class ChunkFile:
 
     def __init__(
         self,
-        path: Path,
+        path: AnyPath,
         codec: Codec,
         chunks: int | None,
         shape: tuple[int, ...],
@@ -114,12 +115,11 @@ class ChunkFile:
     ) -> None:
         self.path, self.shape, self.dtype = path, shape, dtype
         self._codec: Codec = codec
-        size = path.stat().st_size
         tail = 0 if chunks is None else 16 * chunks + CRC.size
+        self._mapped = mapped
+        size = self._open(tail)
         if size <= tail:
             raise DamageError(f"{path}: expected more than {tail} bytes, got {size}: truncated. {_REMEDY}", "size")
-        # A plain array view: indexing np.memmap itself costs several microseconds a time.
-        self._map = np.asarray(np.memmap(path, mode="r", dtype=np.uint8)) if mapped else None
         if chunks is None:
             self._index = np.array([[0, size]], dtype="<u8")
         else:
@@ -131,9 +131,20 @@ class ChunkFile:
         self._expected = encoded_size(codec, shape, dtype)
         self.verified = bytearray(len(self._index))
 
+    def _open(self, tail: int) -> int:
+        """Open the file, of which the last `tail` bytes are wanted first; return its size."""
+        assert isinstance(self.path, Path)
+        size = self.path.stat().st_size
+        self._map: np.ndarray | None = None
+        if self._mapped and size > tail:
+            # A plain array view: indexing np.memmap itself costs several microseconds a time.
+            self._map = np.asarray(np.memmap(self.path, mode="r", dtype=np.uint8))
+        return size
+
     def _bytes(self, offset: int, length: int) -> np.ndarray:
         if self._map is not None:
             return self._map[offset : offset + length]
+        assert isinstance(self.path, Path)
         with self.path.open("rb") as file:
             file.seek(offset)
             return np.frombuffer(file.read(length), np.uint8)

@@ -4,7 +4,6 @@ import hashlib
 import json
 import logging
 from collections.abc import Callable, Hashable, Sequence
-from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
 import numpy as np
@@ -14,6 +13,7 @@ from mri_io.config import Config, validate_config
 from mri_io.errors import ConfigError, ElementNotFoundError, expected_got
 from mri_io.schema.validation import validate
 from mri_io.store.documents import read_document, write_document
+from mri_io.store.remote.paths import AnyPath
 from mri_io.types import Part
 
 if TYPE_CHECKING:
@@ -126,7 +126,7 @@ def make_split(
 
 
 def _sizes(
-    subjects: int, fractions: Sequence[float], counts: Sequence[int] | None, where: Path
+    subjects: int, fractions: Sequence[float], counts: Sequence[int] | None, where: AnyPath
 ) -> tuple[int, int, int]:
     """Return the numbers of subjects of the three parts; ConfigError when they cannot be."""
     if counts is None:
@@ -154,7 +154,7 @@ def _order(strata: "dict[str, Hashable]", seed: int) -> list[str]:
     return sorted(shuffled, key=lambda subject: first[strata[subject]])
 
 
-def write_split(cohort: "Cohort", split: Split) -> Path:
+def write_split(cohort: "Cohort", split: Split) -> AnyPath:
     """Write ``splits/<name>.json``; return its path. One that changes is logged: models were trained on the old."""
     if not split.name or split.name.startswith(".") or set(split.name) & set("/\\"):
         raise ConfigError(expected_got("name of a split", expected="a plain file name", got=repr(split.name)))

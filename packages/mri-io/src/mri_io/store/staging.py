@@ -3,6 +3,7 @@
 import os
 import shutil
 import socket
+import tempfile
 import time
 import uuid
 from collections.abc import Iterator
@@ -11,10 +12,12 @@ from pathlib import Path
 from types import ModuleType
 from typing import IO
 
+from mri_io.errors import StoreError
 from mri_io.store.commit import is_unfinished
 from mri_io.store.durable import storage_errors
+from mri_io.store.remote.paths import AnyPath, StorePath
 
-__all__ = ["OWNER", "STAGING", "is_abandoned", "staging"]
+__all__ = ["OWNER", "STAGING", "clear_abandoned", "is_abandoned", "local_staging", "staging"]
 
 fcntl: ModuleType | None
 try:
@@ -27,17 +30,36 @@ STAGING = ".staging"
 OWNER = ".owner"
 """File in a staging directory that its writer keeps locked for as long as it lives."""
 _GRACE_S = 60.0
+_LONG_S = 86400.0
 _BUSY, _FREE, _UNKNOWN = "busy", "free", "unknown"
 
 
+def local_staging() -> Path:
+    """Return the folder, in the system's for temporary files, that holds what is on its way to an object store.
+
+    It is this user's alone: nobody else may read it.
+    """
+    folder = Path(tempfile.gettempdir(), f"mri-io-{os.getuid() if hasattr(os, 'getuid') else 'user'}")
+    with storage_errors(folder):
+        folder.mkdir(mode=0o700, exist_ok=True)
+        if hasattr(os, "getuid") and folder.stat().st_uid != os.getuid():
+            raise StoreError(f"{folder}: belongs to another user. Set TMPDIR to a folder of your own.")
+    return folder
+
+
 @contextmanager
-def staging(parent: Path) -> Iterator[Path]:
+def staging(parent: AnyPath) -> Iterator[Path]:
     """Yield an empty directory ``<parent>/.staging/<uuid>-<host>-<pid>``; it is removed at the end.
+
+    What goes to an object store is staged in `local_staging`, where what killed writers left is cleared away first.
 
     It stays, for garbage collection, when it holds the only copy of what could neither be replaced nor put back.
     Its writer holds a lock on the file ``.owner`` in it. The system drops the lock when the process ends, however it
     ends, so that garbage collection can tell the dead from the living even when a process number is used again.
     """
+    if isinstance(parent, StorePath):
+        parent = local_staging()
+        clear_abandoned(parent)
     folder = parent / STAGING / f"{uuid.uuid4().hex}-{socket.gethostname()}-{os.getpid()}"
     owner: IO[bytes] | None = None
     try:
@@ -51,6 +73,13 @@ def staging(parent: Path) -> Iterator[Path]:
             shutil.rmtree(folder, ignore_errors=True)
         if owner is not None:
             owner.close()
+
+
+def clear_abandoned(parent: Path) -> None:
+    """Remove what killed writers have left in the local staging of object stores."""
+    for folder in (parent / STAGING).glob("*"):
+        if is_abandoned(folder, _LONG_S):
+            shutil.rmtree(folder, ignore_errors=True)
 
 
 def is_abandoned(folder: Path, older_than_s: float) -> bool:

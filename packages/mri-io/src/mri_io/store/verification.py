@@ -3,7 +3,6 @@
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -16,12 +15,14 @@ from mri_io.schema.validation import load_schema, validate
 from mri_io.store.arrays import StoredArray, array_metadata
 from mri_io.store.checks import UndeclaredLabelError, check_affine, check_labels_declared, check_siblings
 from mri_io.store.codecs import states_size
-from mri_io.store.cohort import Cohort
+from mri_io.store.cohort import Cohort, volume_folders
 from mri_io.store.commit import is_committed
 from mri_io.store.damage import DamageError, Kind, bad_checksum
 from mri_io.store.documents import is_sealed, read_document
 from mri_io.store.element import Element
 from mri_io.store.metadata import has_attributes, read_node
+from mri_io.store.remote.paths import AnyPath, StorePath, listed, relative_path, sorted_glob, store_path
+from mri_io.store.remote.reading import RemoteChunkFile
 from mri_io.store.roots import holds_elements, is_current, lost_nodes
 from mri_io.store.shards import ChunkFile
 from mri_io.store.splits import Split
@@ -50,8 +51,8 @@ class VerifyReport:
     """
 
     problems: list[Problem] = field(default_factory=list)
-    orphans: list[Path] = field(default_factory=list)
-    stale: list[Path] = field(default_factory=list)
+    orphans: list[AnyPath] = field(default_factory=list)
+    stale: list[AnyPath] = field(default_factory=list)
     volumes: int = 0
     elements: int = 0
     bytes: int = 0
@@ -63,7 +64,7 @@ class VerifyReport:
 
 
 def verify(
-    target: Cohort | Volume | str | Path,
+    target: Cohort | Volume | str | AnyPath,
     *,
     fast: bool = False,
     progress: Callable[[str, int], None] | None = None,
@@ -73,7 +74,7 @@ def verify(
     Parameters
     ----------
     target
-        A cohort or a volume, open or as a path.
+        A cohort or a volume, open or as a path or URL.
     fast
         Check metadata, presence and sizes of chunks and the shard indices, without reading the data.
     progress
@@ -84,20 +85,21 @@ def verify(
     VerifyReport
     """
     report = VerifyReport()
-    path = target.path if isinstance(target, Cohort | Volume) else Path(target)
+    path = target.path if isinstance(target, Cohort | Volume) else store_path(target)
     if isinstance(target, Volume) or (not (path / "cohort.json").is_file() and path.suffix == ".zarr"):
         _Volume(path, report, fast, progress).check()
         return report
     _check_document(path / "cohort.json", "cohort", report)
     for folder, schema in (("splits", "split"), ("stats", "statistics"), ("evaluations", "evaluation")):
-        for file in sorted((path / folder).glob("*.json")):
+        for file in sorted_glob(path / folder, "*.json"):
             _check_document(file, schema, report)
-    for volume in sorted((path / "volumes").glob("*.zarr")):
+    for volume in map(listed, sorted(volume_folders(path), key=lambda folder: folder.name)):
         if is_committed(volume) or holds_elements(volume):
             _Volume(volume, report, fast, progress).check()
         else:
             report.orphans.append(volume)
-    report.orphans.extend(sorted((path / "volumes" / STAGING).glob("*")))
+    if not isinstance(path, StorePath):
+        report.orphans.extend(sorted((path / "volumes" / STAGING).glob("*")))
     return report
 
 
@@ -121,7 +123,7 @@ def _findings(report: VerifyReport, volume: str, element: str, otherwise: Kind =
             report.problems.append(problem)
 
 
-def _check_document(path: Path, schema: str, report: VerifyReport) -> None:
+def _check_document(path: AnyPath, schema: str, report: VerifyReport) -> None:
     with _findings(report, "", path.name):
         try:
             content = read_document(path)
@@ -146,9 +148,10 @@ class _Volume:
     """The check of one volume."""
 
     def __init__(
-        self, folder: Path, report: VerifyReport, fast: bool, progress: Callable[[str, int], None] | None
+        self, folder: AnyPath, report: VerifyReport, fast: bool, progress: Callable[[str, int], None] | None
     ) -> None:
-        self.folder, self.report, self.fast, self.progress = folder, report, fast, progress
+        self.folder = listed(folder)
+        self.report, self.fast, self.progress = report, fast, progress
         self.id = folder.name.removesuffix(".zarr")
         self.recon_matrix: Any = None
 
@@ -158,7 +161,7 @@ class _Volume:
             self._check_root()
         elements: dict[str, Element] = {}
         for group in self._groups(self.folder):
-            path = group.relative_to(self.folder).as_posix()
+            path = relative_path(group, self.folder)
             with _findings(self.report, self.id, path):
                 if (element := self._open(group, path)) is not None:
                     elements[path] = element
@@ -197,10 +200,10 @@ class _Volume:
             self.report.stale.append(self.folder)
         self.recon_matrix = (node.mri.get("header") or {}).get("recon_matrix")
 
-    def _groups(self, parent: Path) -> Iterator[Path]:
+    def _groups(self, parent: AnyPath) -> Iterator[AnyPath]:
         """Yield the elements below a group; note orphans, and groups whose metadata are damaged."""
-        for folder in sorted(child for child in parent.iterdir() if child.is_dir()):
-            path = folder.relative_to(self.folder).as_posix()
+        for folder in sorted((child for child in parent.iterdir() if child.is_dir()), key=lambda child: child.name):
+            path = relative_path(folder, self.folder)
             if not is_committed(folder):
                 if holds_elements(folder):
                     message = (
@@ -217,7 +220,7 @@ class _Volume:
                     _check_plain_group(folder)
                 yield from self._groups(folder)
 
-    def _open(self, group: Path, path: str) -> Element | None:
+    def _open(self, group: AnyPath, path: str) -> Element | None:
         """Open an element; None for one of a type that this release does not know."""
         node = read_node(group)
         if node is None or node.mri is None:
@@ -277,7 +280,12 @@ class _Volume:
         assert layout is not None
         if not full.is_file():
             raise DamageError(f"{full}: expected data, found no file.", "missing")
-        file = ChunkFile(full, layout.codec, layout.chunks_per_shard, layout.chunk, array.dtype, mapped=False)
+        parameters = (layout.codec, layout.chunks_per_shard, layout.chunk, array.dtype)
+        if isinstance(full, StorePath):
+            # What is stored is to be verified, not what is in a cache.
+            file: ChunkFile = RemoteChunkFile(full.uncached(), *parameters)
+        else:
+            file = ChunkFile(full, *parameters, mapped=False)
         numbers = {layout.locate(position)[1] for position in positions}
         with _findings(self.report, self.id, element.path):
             file.check_layout(numbers)
@@ -296,7 +304,7 @@ def _type_of(element: Element) -> ElementType:
     return kind
 
 
-def _check_plain_group(folder: Path) -> None:
+def _check_plain_group(folder: AnyPath) -> None:
     """Check the metadata of a group such as ``recon``, which have no seal: nothing may be in them."""
     node = read_node(folder)
     content = dict(node.content) if node is not None else {}

@@ -3,7 +3,7 @@
 import logging
 import re
 import uuid
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -27,6 +27,8 @@ from mri_io.store.checks import check_affine, check_attributes, check_siblings, 
 from mri_io.store.commit import NODE, flush_node, is_committed, publish, publish_group, storage_errors
 from mri_io.store.element import Element
 from mri_io.store.metadata import SEAL, Node, has_attributes, read_node, write_group
+from mri_io.store.remote import commit as remote_commit
+from mri_io.store.remote.paths import AnyPath, StorePath, listed, relative_path, store_path
 from mri_io.store.roots import changing_root, check_present
 from mri_io.store.staging import staging
 from mri_io.store.writing import ArrayPlan, ElementWriter, plan_arrays
@@ -59,8 +61,8 @@ def make_volume_id(subject: str, *, session: str | None = None, acquisition: str
     return f"sub-{plain(subject.removeprefix('sub-'))}{middle}_acq-{plain(acquisition)}_run-{run}"
 
 
-def open_volume(path: str | Path) -> "Volume":
-    """Open a committed volume, ``<cohort>/volumes/<id>.zarr``.
+def open_volume(path: str | AnyPath) -> "Volume":
+    """Open a committed volume, ``<cohort>/volumes/<id>.zarr``, also by URL.
 
     Raises
     ------
@@ -71,7 +73,7 @@ def open_volume(path: str | Path) -> "Volume":
     CorruptElementError
         When its metadata are damaged.
     """
-    folder = Path(path)
+    folder = store_path(path)
     node = read_node(folder, root=True)
     if node is None or node.mri is None:
         raise ElementNotFoundError(f"{folder}: there is no committed volume (no zarr.json of a volume).")
@@ -92,8 +94,8 @@ class Volume:
         The staging directory, while the volume itself is being made.
     """
 
-    def __init__(self, folder: Path, attributes: Mapping[str, Any], *, staged: Path | None = None) -> None:
-        self.path = folder
+    def __init__(self, folder: AnyPath, attributes: Mapping[str, Any], *, staged: Path | None = None) -> None:
+        self.path: AnyPath = folder
         self.attributes: dict[str, Any] = dict(attributes)
         self._staged = staged
 
@@ -134,8 +136,9 @@ class Volume:
         found = {path: Element(folder, path, self.id, node) for folder, path, node in self._known()}
         return dict(sorted(found.items()))
 
-    def _known(self, *, strict: bool = True) -> Iterator[tuple[Path, str, Node]]:
-        pending = [self.path]
+    def _known(self, *, strict: bool = True) -> Iterator[tuple[AnyPath, str, Node]]:
+        root = listed(self.path)
+        pending = [root]
         while pending:
             parent = pending.pop()
             try:
@@ -153,7 +156,7 @@ class Volume:
                 if node is not None and node.mri is None:
                     pending.append(folder)
                 elif node is not None and readable:
-                    yield folder, folder.relative_to(self.path).as_posix(), node
+                    yield folder, relative_path(folder, root), node
 
     def __contains__(self, path: object) -> bool:
         """Whether an element is committed."""
@@ -162,7 +165,9 @@ class Volume:
     def __getitem__(self, path: str) -> Element:
         """Return a committed element; ElementNotFoundError lists those that exist."""
         folder = self.path / path
-        node = read_node(folder) if path in self else None
+        # Of an object store one question less.
+        there = is_path(path) if isinstance(folder, StorePath) else path in self
+        node = read_node(folder) if there else None
         if node is None or node.mri is None:
             names = ", ".join(self.elements()) or "none"
             raise ElementNotFoundError(f"{self.path}: there is no element {path!r}. Elements of this volume: {names}.")
@@ -284,24 +289,29 @@ class Volume:
                     writer.close()
             with storage_errors(self.path / path):
                 write_group(node, content, tuple(plans))
+
+            def check() -> None:
+                check_present(self.path, self.attributes, path)
+                # Others may have joined since it was looked at first.
+                self._check_place(path, replace=replace)
+                self._check_fit(path, plans, content.get("affine"), where)
+
+            if isinstance(self.path, StorePath):
+                remote_commit.publish_element(folder / NODE, self.path, path, replace=replace, check=check)
+                return
             flush_node(folder, self.path / path)  # the longest step, before anyone has to wait for the lock
-            with self._joining(path, plans, content.get("affine"), folder, replace=replace), storage_errors(where):
+            with self._joining(self.path, folder, check, loses=replace), storage_errors(where):
                 self._make_parents(path, folder)
                 publish(folder, self.path / path, replace=replace)
 
     @contextmanager
-    def _joining(
-        self, path: str, plans: Mapping[str, ArrayPlan], affine: Any, folder: Path, *, replace: bool
-    ) -> Iterator[None]:
+    def _joining(self, root: Path, folder: Path, check: Callable[[], None], *, loses: bool) -> Iterator[None]:
         """Keep the volume as it is while an element joins it, after making sure that it is still the one it was."""
         if self._staged is not None:  # nobody else knows it
             yield
             return
-        with storage_errors(self.path / path), changing_root(self.path, folder, loses=replace):
-            check_present(self.path, self.attributes, path)
-            # Others may have joined since it was looked at first.
-            self._check_place(path, replace=replace)
-            self._check_fit(path, plans, affine, f"{self.path}: {path}")
+        with storage_errors(root), changing_root(root, folder, loses=loses):
+            check()
             yield
 
     def _check_place(self, path: str, *, replace: bool) -> None:
@@ -326,6 +336,7 @@ class Volume:
 
     def _make_parents(self, path: str, staged: Path) -> None:
         """Make the groups above an element, e.g. ``recon`` of ``recon/cg``, so that any zarr reader walks down."""
+        assert isinstance(self.path, Path)
         parts = path.split("/")
         for depth in range(1, len(parts)):
             publish_group(staged, self.path.joinpath(*parts[:depth]))
@@ -337,6 +348,10 @@ class Volume:
             self[path]  # raises, with the list of elements
         if self._staged is not None:
             raise StoreError(f"{target}: the volume is being written; leave the element out instead of removing it.")
+        if isinstance(self.path, StorePath):
+            remote_commit.remove_element(self.path, path)
+            return
+        assert isinstance(target, Path)
         with (
             staging(self.path.parent) as folder,
             storage_errors(target),
@@ -390,7 +405,7 @@ def _attributes(
     return content
 
 
-def _readable(mri: Mapping[str, Any], node: Node, folder: Path) -> bool:
+def _readable(mri: Mapping[str, Any], node: Node, folder: AnyPath) -> bool:
     if isinstance(mri.get("type"), str) and not is_known(mri):
         return False
     try:

@@ -1,7 +1,6 @@
 """A map-style data set of slices over a cohort; opens files lazily, so it is safe in loader processes."""
 
 from collections.abc import Callable, Mapping, Sequence
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -12,6 +11,7 @@ from mri_io.errors import ElementNotFoundError, ShapeError, expected_got
 from mri_io.schema.elements import DATA
 from mri_io.store.cohort import Cohort, open_cohort
 from mri_io.store.element import Element, mask_array
+from mri_io.store.remote.paths import AnyPath
 
 __all__ = ["SliceDataset", "collate_slices"]
 
@@ -52,7 +52,7 @@ class SliceDataset(Dataset[Any]):
 
     def __init__(
         self,
-        cohort: str | Path | Cohort,
+        cohort: str | AnyPath | Cohort,
         elements: Sequence[str],
         *,
         split: str = "default",
@@ -63,7 +63,7 @@ class SliceDataset(Dataset[Any]):
         seed: int = 0,
     ) -> None:
         opened = cohort if isinstance(cohort, Cohort) else open_cohort(cohort)
-        self.path = opened.path.absolute()
+        self.path: AnyPath = opened.path.absolute()
         self.elements = tuple(elements)
         self.transform, self.seed = transform, seed
         chosen = [opened[v] for v in volumes] if volumes is not None else opened.volumes(split, part)

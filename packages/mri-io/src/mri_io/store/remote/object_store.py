@@ -1,0 +1,132 @@
+"""S3, Google Cloud Storage, Azure and HTTP through obstore."""
+
+import os
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from datetime import timedelta
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from mri_io.errors import ConfigError, StoreError
+from mri_io.store.remote.backends import ABSENT, ANY, ConflictError, Stat, library
+
+__all__ = ["ObjectStoreBackend"]
+
+_RETRY = {"max_retries": 6, "retry_timeout": timedelta(seconds=60)}
+_TIMEOUT = "900s"  # of one request; that of a shard of 512 MiB takes its time
+_ADVICE = "Check the address, the network and the credentials (docs/remote.md)."
+
+
+class ObjectStoreBackend:
+    """Objects of a bucket, container or web server; options and credentials come from the environment."""
+
+    def __init__(self, root: str) -> None:
+        self._obstore = library("obstore")
+        store = library("obstore.store")
+        self.root = root
+        web = root.startswith(("http://", "https://"))
+        self.conditional, self.lists = not web, not web
+        self._no_suffix = root.startswith(("az", "adl", "abfs"))  # Azure knows no ranges from the end
+        options: dict[str, Any] = {"timeout": _TIMEOUT, "connect_timeout": "20s"}
+        if root.startswith("http://") or _allows_http():
+            options["allow_http"] = True
+        try:
+            self.store = store.from_url(root, client_options=options, retry_config=_RETRY)
+        except Exception as error:
+            raise ConfigError(f"{root}: the object store cannot be addressed: {_first_line(error)}") from error
+
+    def _ask(self, key: str, function: Callable[..., Any], *arguments: Any, **options: Any) -> Any:
+        """Call a function of obstore; what it raises becomes an error of ours."""
+        failures = self._obstore.exceptions
+        try:
+            return function(self.store, *arguments, **options)
+        except FileNotFoundError:
+            raise FileNotFoundError(f"{self.root}/{key}: there is no such object") from None
+        except (failures.AlreadyExistsError, failures.PreconditionError) as error:
+            raise ConflictError(f"{self.root}/{key}: the object has changed: {_first_line(error)}") from None
+        except Exception as error:
+            raise StoreError(f"{self.root}/{key}: {_first_line(error)}. {_ADVICE}") from error
+
+    def read(self, key: str, start: int = 0, length: int | None = None) -> tuple[bytes, Stat]:
+        """See `Backend.read`."""
+        if length is None:
+            return self._get(key, {"offset": start} if start else None)
+        return self._get(key, (start, start + length))
+
+    def read_end(self, key: str, length: int) -> tuple[bytes, Stat]:
+        """See `Backend.read_end`."""
+        if not self._no_suffix:
+            return self._get(key, {"suffix": length})
+        found = self.stat(key)
+        if found is None:
+            raise FileNotFoundError(f"{self.root}/{key}: there is no such object")
+        return self._get(key, (max(0, found.size - length), found.size))
+
+    def _get(self, key: str, chosen: Any) -> tuple[bytes, Stat]:
+        def fetch(store: Any) -> tuple[bytes, Stat]:
+            result = self._obstore.get(store, key, options={"range": chosen} if chosen is not None else None)
+            return bytes(result.bytes()), _stat(result.meta)
+
+        found: tuple[bytes, Stat] = self._ask(key, fetch)
+        return found
+
+    def stat(self, key: str) -> Stat | None:
+        """See `Backend.stat`."""
+        try:
+            return _stat(self._ask(key, self._obstore.head, key))
+        except FileNotFoundError:
+            return None
+
+    def walk(self, prefix: str) -> Iterator[tuple[str, Stat]]:
+        """See `Backend.walk`."""
+
+        def pages(store: Any) -> list[Mapping[str, Any]]:
+            return [item for page in self._obstore.list(store, prefix) for item in page]
+
+        for item in self._ask(prefix, pages):
+            yield item["path"], _stat(item)
+
+    def children(self, prefix: str) -> tuple[list[str], list[str]]:
+        """See `Backend.children`."""
+        found = self._ask(prefix, self._obstore.list_with_delimiter, prefix)
+        folders = [path.rstrip("/").rpartition("/")[2] for path in found["common_prefixes"]]
+        return folders, [item["path"].rpartition("/")[2] for item in found["objects"]]
+
+    def write(self, key: str, data: bytes | Path, condition: str = ANY) -> str:
+        """See `Backend.write`."""
+        mode: Any = {ANY: "overwrite", ABSENT: "create"}.get(condition, {"e_tag": condition})
+        if isinstance(data, Path):
+            # Mapped, not read: one request sends a whole shard, without holding it in memory.
+            body = np.memmap(data, mode="r", dtype=np.uint8) if data.stat().st_size else b""
+        else:
+            body = data
+        done = self._ask(key, self._obstore.put, key, body, mode=mode, use_multipart=False)
+        tag = done["e_tag"]
+        if tag is None:
+            raise StoreError(f"{self.root}/{key}: expected an ETag for what was written, got none. {_ADVICE}")
+        return str(tag)
+
+    def delete(self, keys: Iterable[str]) -> None:
+        """See `Backend.delete`."""
+        chosen = list(keys)
+        if chosen:
+            try:
+                self._ask(chosen[0], self._obstore.delete, chosen)
+            except FileNotFoundError:  # some servers tell; what is gone is what was asked for
+                for key in chosen if len(chosen) > 1 else ():
+                    self.delete([key])
+
+
+def _stat(meta: Mapping[str, Any]) -> Stat:
+    modified = meta["last_modified"].timestamp()
+    return Stat(meta["size"], modified, meta["e_tag"] or f"{modified}-{meta['size']}")
+
+
+def _allows_http() -> bool:
+    names = ("AWS_ALLOW_HTTP", "GOOGLE_ALLOW_HTTP", "AZURE_ALLOW_HTTP", "ALLOW_HTTP")
+    return any(os.environ.get(name, "").lower() in ("1", "true", "yes", "on") for name in names)
+
+
+def _first_line(error: Exception) -> str:
+    return str(error).strip().partition("\n")[0].rstrip(".")
