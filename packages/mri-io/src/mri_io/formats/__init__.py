@@ -33,6 +33,7 @@ _READERS = (
     "ocmr:OcmrFormat",
     "ismrmrd:IsmrmrdFormat",
     "fastmri:FastMriFormat",
+    "cc359:Cc359Format",
     "bart:BartFormat",
     "twix:TwixFormat",
     "dicom:DicomFormat",

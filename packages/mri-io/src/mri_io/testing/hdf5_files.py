@@ -9,7 +9,7 @@ import numpy as np
 
 from mri_io.testing.raw_files import xml_header
 
-__all__ = ["blob", "coil_images", "write_fastmri_file"]
+__all__ = ["blob", "coil_images", "write_cc359", "write_fastmri_file"]
 
 
 def blob(shape: Sequence[int], seed: int = 0) -> np.ndarray:
@@ -47,4 +47,14 @@ def write_fastmri_file(
             data, options = array if isinstance(array, tuple) else (array, {})
             file.create_dataset(name, data=data, **options)
         file.attrs.update({"acquisition": "CORPD_FBK", "patient_id": "0" * 64, **(attributes or {})})
+    return path
+
+
+def write_cc359(path: Path, kspace: np.ndarray, **options: Any) -> Path:
+    """Write k-space (slice, coil, ky, kx) as the Calgary-Campinas set has it, real and imaginary parts in turn."""
+    last = kspace.transpose(0, 2, 3, 1)
+    array = np.empty((*last.shape[:-1], 2 * last.shape[-1]), np.float32)
+    array[..., ::2], array[..., 1::2] = last.real, last.imag
+    with h5py.File(path, "w") as file:
+        file.create_dataset("kspace", data=array, **options)
     return path
