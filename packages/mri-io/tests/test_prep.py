@@ -1,54 +1,21 @@
-"""The runner on every scheduler: order, retries, failures, killed workers, progress, interruption."""
+"""The runner on every scheduler: order, retries, failures, killed workers, progress."""
 
 import os
 import re
 import select
-import signal
 import socket
-import subprocess
 import sys
 import time
 from contextlib import contextmanager
+from importlib.util import find_spec
 from pathlib import Path
 
 import dask
 import pytest
 
-from mri_io import open_cohort, verify
-from mri_io.errors import ConfigError, StoreError
-from mri_io.prep import TaskFailure, cluster, prepare_cohort, run_tasks
-from mri_io.store import collect_garbage
-from mri_io.testing import tiny_cohort
-
-
-@contextmanager
-def process(*arguments: str):
-    """Run a module of dask as the shell does, and end it, and it alone, afterwards."""
-    command = [sys.executable, "-m", *arguments]
-    started = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
-    try:
-        yield started
-    finally:
-        started.terminate()
-        started.wait(20)
-
-
-@contextmanager
-def dask_scheduler():
-    """Start a scheduler on a free port; yield its process and address."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
-    module = "distributed.cli.dask_scheduler"
-    options = ["--host", "127.0.0.1", "--port", str(port), "--no-dashboard", "--no-show"]
-    with process(module, *options) as started:
-        yield started, f"tcp://127.0.0.1:{port}"
-
-
-def dask_worker(address: str, folder: Path):
-    """Start a worker of one thread."""
-    options = ["--nthreads", "1", "--no-dashboard", "--local-directory", str(folder)]
-    return process("distributed.cli.dask_worker", address, *options)
+from mri_io.errors import ConfigError, FormatError, StoreError
+from mri_io.prep import PrepSummary, TaskFailure, cluster, prepare_cohort, run_tasks
+from mri_io.testing.clusters import dask_scheduler, dask_worker
 
 
 @pytest.fixture(scope="module")
@@ -205,9 +172,11 @@ def test_a_task_that_kills_its_workers_fails_alone():
     ]
 
 
-@pytest.mark.parametrize("name", ["locals", "local:0", "local:-1", "slurm", "tcp:", "", "127.0.0.1:8786"])
+@pytest.mark.parametrize("name", ["locals", "local:0", "local:-1", "slurm:0", "slurms", "tcp:", "", "127.0.0.1:8786"])
 def test_unknown_schedulers_are_refused(name):
-    with pytest.raises(ConfigError, match="scheduler: expected sync, local, local:N or tcp://host:port, got"):
+    with pytest.raises(
+        ConfigError, match=r"scheduler: expected sync, local\[:N\], slurm\[:N\] or tcp://host:port, got"
+    ):
         run_tasks(dict, [()], scheduler=name)
 
 
@@ -308,61 +277,49 @@ def test_without_a_terminal_lines_appear_now_and_then(monkeypatch, capsys):
     assert lines == ["calibrate: 2/5, 0.12/s, 24 s left", "calibrate: 4/5, 0.12/s, 8 s left"]
 
 
-INTERRUPTED = """
-import sys, time
-from pathlib import Path
-from mri_io.prep import prepare_cohort
-from mri_io.schema import Provenance
+def test_failures_that_differ_in_names_only_are_one_line():
+    def work(item: str) -> dict:
+        if item == "sub/other.h5":
+            raise ValueError(f"/data/{item}: mask length: expected 16, got 12.")
+        if item != "sub/good.h5":
+            raise FormatError(f"/data/in/{item}: expected k-space, got an image (/data/in/{item}.txt). Leave it out.")
+        return {}
 
-def slow(volume):
-    made = Provenance.of("mri-io", "slow")
-    if volume.is_current("recon/slow", made):
-        return {"status": "skipped"}
-    image = volume["recon/reference"].numpy()
-    with volume.writer("recon/slow", shape=image.shape, dtype=image.dtype, provenance=made) as writer:
-        writer.append(image[:1])
-        if volume.subject_id != "sub-01" and not (volume.path.parents[1] / "quick").exists():
-            (volume.path.parents[1] / "half").touch()
-            time.sleep(60)
-        writer.append(image[1:])
-    return {"status": "done"}
-
-if __name__ == "__main__":
-    try:
-        print(prepare_cohort(sys.argv[1], slow, scheduler=sys.argv[2], description="slow"))
-    except KeyboardInterrupt:
-        sys.exit(130)
-"""
+    names = [f"sub/{n}.h5" for n in ("a", "good", "b", "other", "c", "d")]
+    summary = run_tasks(work, names, progress=False, description="convert")
+    assert len(summary.failures) == 5
+    assert str(summary).splitlines() == [
+        "convert: 1 done, 0 skipped, 5 failed",
+        "  failed: 4 alike (sub/a.h5, sub/b.h5, sub/c.h5, ...): /data/in/sub/a.h5: expected k-space, got an image "
+        "(/data/in/sub/a.h5.txt). Leave it out.",
+        "  failed: sub/other.h5: ValueError: /data/sub/other.h5: mask length: expected 16, got 12.",
+    ]
 
 
-@pytest.mark.parametrize("scheduler", ["sync", "local:2"])
-def test_interruption_leaves_a_consistent_store_that_the_next_run_completes(scheduler, tmp_path):
-    cohort = tiny_cohort(tmp_path / "c", subjects=3, matrix=(10, 8), coils=2)
-    script = tmp_path / "script.py"
-    script.write_text(INTERRUPTED)
-    command = [sys.executable, str(script), str(cohort.path), scheduler]
-    running = subprocess.Popen(command, start_new_session=True, stderr=subprocess.PIPE)
-    wait_for(cohort.path / "half", running)
-    if scheduler != "sync":
-        wait_for(cohort.volumes()[0].path / "recon" / "slow" / "zarr.json", running)
-    os.killpg(running.pid, signal.SIGINT)  # as a terminal does
-    _, errors = running.communicate(timeout=20)
-    assert (running.returncode, errors) == (130, b"")
-    assert ["recon/slow" in volume for volume in cohort.volumes()] == [True, False, False]
-    assert verify(cohort).ok
-    (cohort.path / "quick").touch()
-    again = subprocess.run(command, capture_output=True, text=True, check=True)
-    assert again.stdout.splitlines()[0] == "slow: 2 done, 1 skipped, 0 failed"
-    assert verify(cohort).ok
-    collect_garbage(cohort)
-    assert list((cohort.volumes_path / ".staging").glob("*")) == []
-    assert open_cohort(cohort.path).failures() == []
+def test_numbers_tell_failures_apart():
+    failures = [TaskFailure(None, f"v{n}", f"v{n}: expected 16, got {n % 2}.", "") for n in range(4)]
+    lines = str(PrepSummary("x", failures=failures)).splitlines()
+    assert lines[1:] == [
+        "  failed: 2 alike (v0, v2): v0: expected 16, got 0.",
+        "  failed: 2 alike (v1, v3): v1: expected 16, got 1.",
+    ]
 
 
-def wait_for(path: Path, running: subprocess.Popen) -> None:
-    """Wait until a file is there; fail when the process ends before."""
-    end = time.monotonic() + 60
-    while not path.exists():
-        assert running.poll() is None, running.communicate()
-        assert time.monotonic() < end
-        time.sleep(0.02)
+class Client:
+    """A client of a scheduler with a dashboard, whose machine has bokeh or not."""
+
+    dashboard_link = "http://node:8787/status"
+
+    def __init__(self, found: object) -> None:
+        self.found = found
+
+    def run_on_scheduler(self, function, *arguments):
+        assert (function, arguments) == (find_spec, ("bokeh",))
+        return self.found
+
+
+def test_the_dashboard_is_named_where_there_is_one():
+    said = []
+    cluster._tell_dashboard(Client(object()), said.append)
+    cluster._tell_dashboard(Client(None), said.append)
+    assert said == ["dask dashboard: http://node:8787/status"]

@@ -2,7 +2,8 @@
 
 from mri_io.prep.cohort import prepare_cohort
 from mri_io.prep.results import LoadsOnce, already_there, known_affine, result_path
-from mri_io.prep.runner import PrepSummary, TaskFailure, run_tasks
+from mri_io.prep.runner import run_tasks
+from mri_io.prep.summary import PrepSummary, TaskFailure
 
 __all__ = [
     "LoadsOnce",

@@ -1,17 +1,18 @@
 """Run one function on many items: results are small mappings, failures are records, nothing aborts the rest."""
 
 import logging
-import re
+import sys
 import traceback
 import uuid
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, field
 from functools import lru_cache
 from typing import Any
 
-from mri_io.errors import ConfigError, StoreError, expected_got
-from mri_io.prep.cluster import dask_client
+from mri_io.errors import StoreError
+from mri_io.prep.cluster import check_scheduler, dask_client, workers_wanted
+from mri_io.prep.memory import PROCESS_BYTES, Memory, MemoryPlan, free_memory, plan_memory
 from mri_io.prep.progress import progress_report
+from mri_io.prep.summary import PrepSummary, TaskFailure
 
 __all__ = ["PrepSummary", "TaskFailure", "run_tasks"]
 
@@ -23,42 +24,8 @@ KILLED = (
 )
 
 Task = Callable[[Any], dict[str, Any]]
-
-
-@dataclass(frozen=True)
-class TaskFailure:
-    """An item whose function raised, after the retries."""
-
-    item: Any
-    label: str
-    error: str
-    traceback: str
-
-
-@dataclass
-class PrepSummary:
-    """Outcome of a run over many items."""
-
-    description: str = ""
-    results: list[dict[str, Any]] = field(default_factory=list)
-    failures: list[TaskFailure] = field(default_factory=list)
-    notes: list[str] = field(default_factory=list)
-
-    @property
-    def ok(self) -> bool:
-        """Whether no item failed."""
-        return not self.failures
-
-    def count(self, status: str) -> int:
-        """Return how many results have a status, e.g. ``"skipped"``."""
-        return sum(result.get("status", "done") == status for result in self.results)
-
-    def __str__(self) -> str:
-        """Return the line that commands print, with failures and notes below it."""
-        start = f"{self.description}: " if self.description else ""
-        line = f"{start}{self.count('done')} done, {self.count('skipped')} skipped, {len(self.failures)} failed"
-        failed = (f"  failed: {failure.label}: {failure.error}" for failure in self.failures)
-        return "\n".join([line, *failed, *(f"  {note}" for note in self.notes)])
+Outcome = tuple[int, dict[str, Any] | tuple[str, str]]
+Tell = Callable[[str], None]
 
 
 def run_tasks(
@@ -71,6 +38,7 @@ def run_tasks(
     labels: Sequence[str] | None = None,
     progress: bool = True,
     on_done: Callable[[str, dict[str, Any] | TaskFailure], None] | None = None,
+    memory: Memory | None = None,
 ) -> PrepSummary:
     """Call ``function(item)`` for every item.
 
@@ -83,7 +51,8 @@ def run_tasks(
         Picklable for the dask schedulers.
     scheduler
         ``"sync"``: one after another in this process. ``"local"`` or ``"local:N"``: N dask workers on this machine,
-        by default one per core. ``"tcp://host:port"``: a running dask scheduler.
+        by default one per core. ``"slurm"`` or ``"slurm:N"``: at most N jobs of SLURM, see
+        `mri_io.prep.slurm.slurm_cluster`. ``"tcp://host:port"``: a running dask scheduler.
     retries
         How often dask tries an item again whose function raised an `OSError`. An item whose worker dies is tried
         three times more, and then, unless this is zero, as often alone.
@@ -92,9 +61,12 @@ def run_tasks(
     labels
         Names of the items for messages, by default ``str(item)``.
     progress
-        Report on standard error: a bar on a terminal, a line now and then elsewhere.
+        Report on standard error: what memory is needed, a bar on a terminal or a line now and then elsewhere.
     on_done
         Called with the label and the outcome of each item as it ends.
+    memory
+        Bytes that a task holds at most beside its process, or a function of the item that returns them. No more local
+        workers are started than fit into what is free, and jobs ask for as much.
 
     Returns
     -------
@@ -104,43 +76,90 @@ def run_tasks(
     Raises
     ------
     ConfigError
-        For an unknown scheduler.
+        For an unknown scheduler, or ``slurm`` where there is none.
     StoreError
         When a dask scheduler cannot be reached, has no workers, or ends before the work is done.
+    KeyboardInterrupt
+        When interrupted, after saying what was done.
     """
     names = list(labels) if labels is not None else [str(item) for item in items]
     check_scheduler(scheduler)
+    tell = _teller(description, shown=progress)
     outcomes: dict[int, dict[str, Any] | TaskFailure] = {}
-    source = _run_here if scheduler == "sync" else _run_on_dask
-    with progress_report(len(items), description, shown=progress) as advance:
-        for position, ended in source(function, items, scheduler, retries):
-            outcome: dict[str, Any] | TaskFailure
-            if isinstance(ended, tuple):
-                outcome = TaskFailure(items[position], names[position], error=ended[0], traceback=ended[1])
-            else:
-                outcome = ended
-            outcomes[position] = outcome
-            if on_done is not None:
-                on_done(names[position], outcome)
-            advance(names[position], isinstance(outcome, TaskFailure))
-    summary = PrepSummary(description)
-    for _, final in sorted(outcomes.items()):
-        if isinstance(final, TaskFailure):
-            summary.failures.append(final)
-        else:
-            summary.results.append(final)
-    return summary
-
-
-def check_scheduler(scheduler: str) -> None:
-    """Raise ConfigError unless the scheduler's name is known."""
-    if not re.fullmatch(r"sync|local(:[1-9][0-9]*)?|(tcp|tls)://\S+", scheduler):
-        raise ConfigError(
-            expected_got("scheduler", expected="sync, local, local:N or tcp://host:port", got=repr(scheduler))
+    plan = _planned(memory, items, scheduler, tell)
+    try:
+        with progress_report(len(items), description, shown=progress) as advance:
+            for position, ended in _run(function, items, scheduler, retries, plan, tell):
+                outcome: dict[str, Any] | TaskFailure
+                if isinstance(ended, tuple):
+                    outcome = TaskFailure(items[position], names[position], error=ended[0], traceback=ended[1])
+                else:
+                    outcome = ended
+                outcomes[position] = outcome
+                if on_done is not None:
+                    on_done(names[position], outcome)
+                advance(names[position], isinstance(outcome, TaskFailure))
+    except KeyboardInterrupt:
+        done = _summary(description, outcomes)
+        tell(
+            f"interrupted after {len(outcomes)} of {len(items)} ({done.counts()}). Nothing half-written is visible; "
+            "run the same command again: it goes on with the rest."
         )
+        raise
+    return _summary(description, outcomes)
 
 
-Outcome = tuple[int, dict[str, Any] | tuple[str, str]]
+def _summary(description: str, outcomes: dict[int, dict[str, Any] | TaskFailure]) -> PrepSummary:
+    ordered = [outcome for _, outcome in sorted(outcomes.items())]
+    failures = [outcome for outcome in ordered if isinstance(outcome, TaskFailure)]
+    return PrepSummary(description, [o for o in ordered if not isinstance(o, TaskFailure)], failures)
+
+
+def _teller(description: str, *, shown: bool) -> Tell:
+    """Return a function that writes a line for the user on standard error, or logs it."""
+
+    def tell(text: str) -> None:
+        line = f"{description}: {text}" if description else text
+        if shown:
+            sys.stderr.write(line + "\n")
+            sys.stderr.flush()
+        else:
+            _log.info("%s", line)
+
+    return tell
+
+
+def _planned(memory: Memory | None, items: Sequence[Any], scheduler: str, tell: Tell) -> MemoryPlan | None:
+    """Decide how many workers there are, and say what they need; None where the work does not state it."""
+    if memory is None or not items:
+        return None
+    needs = [memory if isinstance(memory, int) else _need(memory, item) for item in items]
+    own = scheduler == "sync" or scheduler.startswith("local")
+    plan = plan_memory(needs, workers_wanted(scheduler, len(items)) or 1, free_memory() if own else None)
+    tell(plan.describe(len(items)))
+    if not plan.fits:
+        tell(plan.warning())
+    return plan
+
+
+def _need(memory: Callable[[Any], int], item: Any) -> int:
+    try:
+        return int(memory(item))
+    except Exception:  # the task meets the error again, and it becomes a failure of this item alone
+        _log.debug("no estimate of the memory for %s", item, exc_info=True)
+        return 0
+
+
+def _run(
+    function: Task, items: Sequence[Any], scheduler: str, retries: int, plan: MemoryPlan | None, tell: Tell
+) -> Iterator[Outcome]:
+    if scheduler == "sync" or not items:
+        yield from _run_here(function, items)
+        return
+    workers = plan.workers if plan is not None else workers_wanted(scheduler, len(items))
+    need = None if plan is None else plan.largest + PROCESS_BYTES
+    with dask_client(scheduler, workers, need, tell) as client:
+        yield from _run_on_dask(client, function, items, retries, scheduler)
 
 
 def _describe(error: BaseException) -> tuple[str, str]:
@@ -149,7 +168,7 @@ def _describe(error: BaseException) -> tuple[str, str]:
     return (text if known else f"{type(error).__name__}: {text}"), "".join(traceback.format_exception(error))
 
 
-def _run_here(function: Task, items: Sequence[Any], scheduler: str, retries: int) -> Iterator[Outcome]:
+def _run_here(function: Task, items: Sequence[Any]) -> Iterator[Outcome]:
     for position, item in enumerate(items):
         try:
             yield position, function(item)
@@ -177,44 +196,41 @@ def _guarded(function: bytes, item: Any) -> dict[str, Any] | tuple[str, str]:
         return _describe(error)
 
 
-def _run_on_dask(function: Task, items: Sequence[Any], scheduler: str, retries: int) -> Iterator[Outcome]:
+def _run_on_dask(client: Any, function: Task, items: Sequence[Any], retries: int, scheduler: str) -> Iterator[Outcome]:
     from distributed import KilledWorker, as_completed
     from distributed.protocol import pickle
 
-    if not items:
-        return
     # It travels with every item: data scattered to workers is lost with the last of them that dies.
     packed = pickle.dumps(function)
-    with dask_client(scheduler, len(items)) as client:
 
-        def submit(positions: Sequence[int]) -> dict[Any, int]:
-            run = uuid.uuid4().hex  # a key that an earlier run used on a shared scheduler would give its old result
-            options = {"retries": retries, "pure": False}
-            return {client.submit(_guarded, packed, items[p], key=f"item-{p}-{run}", **options): p for p in positions}
+    def submit(positions: Sequence[int]) -> dict[Any, int]:
+        run = uuid.uuid4().hex  # a key that an earlier run used on a shared scheduler would give its old result
+        options = {"retries": retries, "pure": False}
+        return {client.submit(_guarded, packed, items[p], key=f"item-{p}-{run}", **options): p for p in positions}
 
-        def outcomes(futures: dict[Any, int]) -> Iterator[tuple[int, Any]]:
-            try:
-                for future in as_completed(futures, loop=client.loop):
-                    if future.cancelled():
-                        raise StoreError(
-                            f"{scheduler}: the dask scheduler ended or forgot the work. Run the command again: it "
-                            "continues where it stopped."
-                        )
-                    error = future.exception()
-                    yield futures[future], future.result() if error is None else error
-            except BaseException:
-                client.cancel(list(futures), force=True)
-                raise
+    def outcomes(futures: dict[Any, int]) -> Iterator[tuple[int, Any]]:
+        try:
+            for future in as_completed(futures, loop=client.loop):
+                if future.cancelled():
+                    raise StoreError(
+                        f"{scheduler}: the dask scheduler ended or forgot the work. Run the command again: it "
+                        "continues where it stopped."
+                    )
+                error = future.exception()
+                yield futures[future], future.result() if error is None else error
+        except BaseException:
+            client.cancel(list(futures), force=True)
+            raise
 
-        killed = []
-        for position, ended in outcomes(submit(range(len(items)))):
-            if isinstance(ended, KilledWorker) and retries:
-                killed.append(position)
-            else:
-                yield position, _describe(ended) if isinstance(ended, BaseException) else ended
-        for position in killed:  # alone: what killed the workers may have been another item in their queues
-            ((_, ended),) = outcomes(submit([position]))
-            if isinstance(ended, KilledWorker):
-                yield position, (KILLED, str(ended))
-            else:
-                yield position, _describe(ended) if isinstance(ended, BaseException) else ended
+    killed = []
+    for position, ended in outcomes(submit(range(len(items)))):
+        if isinstance(ended, KilledWorker) and retries:
+            killed.append(position)
+        else:
+            yield position, _describe(ended) if isinstance(ended, BaseException) else ended
+    for position in killed:  # alone: what killed the workers may have been another item in their queues
+        ((_, ended),) = outcomes(submit([position]))
+        if isinstance(ended, KilledWorker):
+            yield position, (KILLED, str(ended))
+        else:
+            yield position, _describe(ended) if isinstance(ended, BaseException) else ended

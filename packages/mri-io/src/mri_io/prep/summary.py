@@ -1,0 +1,71 @@
+"""The outcome of a run: results, failures, and the text that commands print of them."""
+
+import re
+from dataclasses import dataclass, field
+from pathlib import PurePath
+from typing import Any
+
+__all__ = ["PrepSummary", "TaskFailure"]
+
+MOST_NAMED = 3
+_PATH = re.compile(r"(?:[A-Za-z][A-Za-z0-9+.-]*:/|\.{0,2})/[^\s:,;'\"]+")
+
+
+@dataclass(frozen=True)
+class TaskFailure:
+    """An item whose function raised, after the retries."""
+
+    item: Any
+    label: str
+    error: str
+    traceback: str
+
+    @property
+    def kind(self) -> str:
+        """The message without what names the item: its label, and paths."""
+        text = self.error
+        for name in (self.label, PurePath(self.label).name):
+            text = text.replace(name, "*") if name else text
+        return _PATH.sub("*", text)
+
+
+@dataclass
+class PrepSummary:
+    """Outcome of a run over many items."""
+
+    description: str = ""
+    results: list[dict[str, Any]] = field(default_factory=list)
+    failures: list[TaskFailure] = field(default_factory=list)
+    notes: list[str] = field(default_factory=list)
+
+    @property
+    def ok(self) -> bool:
+        """Whether no item failed."""
+        return not self.failures
+
+    def count(self, status: str) -> int:
+        """Return how many results have a status, e.g. ``"skipped"``."""
+        return sum(result.get("status", "done") == status for result in self.results)
+
+    def counts(self) -> str:
+        """Return how many are done, skipped and failed, in words."""
+        return f"{self.count('done')} done, {self.count('skipped')} skipped, {len(self.failures)} failed"
+
+    def __str__(self) -> str:
+        """Return the line that commands print, with failures and notes below it.
+
+        Failures whose messages differ in names only are one line with the message of the first of them.
+        """
+        start = f"{self.description}: " if self.description else ""
+        alike: dict[str, list[TaskFailure]] = {}
+        for failure in self.failures:
+            alike.setdefault(failure.kind, []).append(failure)
+        failed = (f"  failed: {_names(group)}: {group[0].error}" for group in alike.values())
+        return "\n".join([f"{start}{self.counts()}", *failed, *(f"  {note}" for note in self.notes)])
+
+
+def _names(group: list[TaskFailure]) -> str:
+    """Return the first names of failures that are alike, and how many there are in all."""
+    some = ", ".join(failure.label for failure in group[:MOST_NAMED])
+    more = ", ..." if len(group) > MOST_NAMED else ""
+    return some if len(group) == 1 else f"{len(group)} alike ({some}{more})"
