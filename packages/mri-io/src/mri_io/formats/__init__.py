@@ -7,8 +7,9 @@ from functools import cache
 from importlib import import_module
 from pathlib import Path
 
-from mri_io.errors import ConfigError, FormatError, expected_got
+from mri_io.errors import ConfigError, FormatError, MriError, expected_got
 from mri_io.formats.base import Format, Identity, RawElement, RawVolume, ReadOptions, SourceItem
+from mri_io.formats.isolation import isolated
 from mri_io.plugins import load_plugin, plugin_names
 
 __all__ = [
@@ -67,11 +68,11 @@ def format_names() -> tuple[str, ...]:
     return tuple(_formats())
 
 
-def get_format(name: str) -> Format:
-    """Return a reader by name; ConfigError lists the names."""
+def get_format(name: str, *, isolate: bool = False) -> Format:
+    """Return a reader by name, perhaps one that works in a process of its own; ConfigError lists the names."""
     if name not in _formats():
         raise ConfigError(expected_got("format", expected=("auto", *_formats()), got=repr(name)))
-    return _formats()[name]
+    return isolated(_formats()[name]) if isolate else _formats()[name]
 
 
 @dataclass(frozen=True)
@@ -89,12 +90,15 @@ def find_items(
     return find_sources(sources, format, choices).items
 
 
-def find_sources(sources: Sequence[str | Path], format: str = "auto", choices: ReadOptions | None = None) -> Found:
+def find_sources(
+    sources: Sequence[str | Path], format: str = "auto", choices: ReadOptions | None = None, *, isolate: bool = False
+) -> Found:
     """Return the volumes in files and folders, and what was passed over.
 
     A folder is taken as one data set if a reader knows its layout; otherwise its files are looked at one by one
     (label maps in a folder ``labels`` are left to ``--labels``), and those of no known format are passed over. What
-    cannot be read, for want of permission for example, is an item with a `problem`.
+    cannot be read, for want of permission for example, is an item with a `problem`. With `isolate` damaged files cannot
+    hang or crash this process.
 
     Raises
     ------
@@ -103,7 +107,8 @@ def find_sources(sources: Sequence[str | Path], format: str = "auto", choices: R
     ConfigError
         When a source has an empty name, or none of the formats found follows an option that was chosen.
     """
-    readers = list(_formats().values()) if format == "auto" else [get_format(format)]
+    names = _formats() if format == "auto" else [format]
+    readers = [get_format(name, isolate=isolate) for name in names]
     items: dict[tuple[Path, str], tuple[SourceItem, Path]] = {}
     passed_over: list[Path] = []
     for source in sources:
@@ -114,9 +119,10 @@ def find_sources(sources: Sequence[str | Path], format: str = "auto", choices: R
             raise FormatError(f"{path}: there is no such file or folder.")
         found = _gathered(_find(path, readers, passed_over))
         if not found:
-            names = ", ".join(reader.name for reader in readers)
             raise FormatError(
-                expected_got("content", expected=f"one of the formats {names}", got="none of them", where=path)
+                expected_got(
+                    "content", expected=f"one of the formats {', '.join(names)}", got="none of them", where=path
+                )
             )
         for item in found:
             # A pair of files given as both, or a file and its folder, are one item.
@@ -182,6 +188,10 @@ def _find(path: Path, readers: list[Format], passed_over: list[Path]) -> list[So
         children = [c for c in children if c.name[0] != "." and not (c.name.lower() == "labels" and c.is_dir())]
     except OSError as error:
         problem = f"{path}: cannot be read: {error.strerror or error}. Check its permissions, or leave it out."
+        return [SourceItem("", path, (), path.name, problem=problem)]
+    except Exception as error:  # one file is never the end of the others
+        text = str(error) if isinstance(error, MriError) else f"{path}: {type(error).__name__}: {error}"
+        problem = text if str(path) in text else f"{path}: {text}"
         return [SourceItem("", path, (), path.name, problem=problem)]
     return [item for child in children for item in _find(child, readers, passed_over)]
 

@@ -63,7 +63,7 @@ class SourceItem:
         What progress and the record of failures show, each item's own.
     options
         What the reader found that it needs again for reading; ``group`` names a part of a file that holds several
-        volumes, ``labels`` is ``(name, {id: name})`` of a label map.
+        volumes, ``labels`` holds the names of the ids of label maps, ``{map: {id: name}}``.
     choices
         What the user chose.
     problem
@@ -171,6 +171,13 @@ class Format(ABC):
         subject; a subject in two parts is an error. By default there is none.
         """
         return None
+
+    def is_fragile(self, path: Path) -> bool:
+        """Whether a native library would parse this file or folder, which may hang or crash on damaged ones.
+
+        Conversion then works on it in a child process; see `mri_io.formats.isolation`. To be told without that library.
+        """
+        return False
 
     def memory(self, item: SourceItem) -> int:
         """Return the most bytes that reading and writing the volume holds at once, from sizes alone.

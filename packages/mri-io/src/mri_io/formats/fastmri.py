@@ -13,8 +13,16 @@ import h5py
 import numpy as np
 
 from mri_io.errors import FormatError, expected_got
-from mri_io.formats.base import Format, Identity, RawElement, RawVolume, SourceItem, identify, plain
-from mri_io.formats.hdf5 import found_number, hdf5_layout, open_hdf5, rows_at_once, stored_array, stored_text
+from mri_io.formats.base import Identity, RawElement, RawVolume, SourceItem, identify, plain
+from mri_io.formats.hdf5 import (
+    Hdf5Based,
+    found_number,
+    hdf5_layout,
+    open_hdf5,
+    rows_at_once,
+    stored_array,
+    stored_text,
+)
 from mri_io.formats.xml_header import deidentified_xml, header_from_xml, patient_of
 from mri_io.schema.attributes import Header
 
@@ -26,7 +34,7 @@ _ACQUISITION = re.compile(r"[A-Za-z0-9_]{1,40}")
 _MASK_NUMBERS = ("acceleration", "num_low_frequency")
 
 
-class FastMriFormat(Format):
+class FastMriFormat(Hdf5Based):
     """Multi-coil and single-coil files with ``kspace`` and perhaps ``mask`` and reconstructions.
 
     Axes are kept as they lie: rows are ``ky``, columns ``kx``; the mask samples ``kx``. Files of the prostate set hold

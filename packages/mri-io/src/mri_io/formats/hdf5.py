@@ -16,9 +16,11 @@ from mri_io.errors import FormatError, MriError, expected_got
 from mri_io.formats.base import Format, Identity, RawVolume, SourceItem
 
 __all__ = [
+    "Hdf5Based",
     "Hdf5Format",
     "found_number",
     "hdf5_layout",
+    "holds_hdf5",
     "is_hdf5",
     "open_hdf5",
     "rows_at_once",
@@ -27,6 +29,8 @@ __all__ = [
 ]
 
 _MAGIC = b"\x89HDF\r\n\x1a\n"
+_USER_BLOCK = 512
+_ENDINGS = (".h5", ".hdf5", ".mrd")
 _BLOCK_BYTES = 64 * 2**20
 _MOST_PACKED = 200
 """Measured values hardly pack, undersampled ones by their acceleration; zeros pack a thousand times."""
@@ -40,6 +44,25 @@ def is_hdf5(path: Path) -> bool:
         return False
     with path.open("rb") as file:
         return file.read(8) == _MAGIC
+
+
+def holds_hdf5(path: Path) -> bool:
+    """Whether a file is HDF5, also one of MATLAB behind a text of its own, or a folder may hold some; by names only."""
+    if path.is_dir():
+        return any(next(path.glob(f"{below}*{ending}"), None) for ending in _ENDINGS for below in ("", "*/"))
+    if is_hdf5(path):
+        return True
+    with path.open("rb") as file:
+        file.seek(_USER_BLOCK)
+        return file.read(8) == _MAGIC
+
+
+class Hdf5Based(Format):
+    """Base of readers of HDF5 files, which the library may hang on when they are damaged."""
+
+    def is_fragile(self, path: Path) -> bool:
+        """Whether the HDF5 library would be asked."""
+        return holds_hdf5(path)
 
 
 @contextmanager
@@ -85,10 +108,11 @@ def _layout(file: h5py.File) -> str:
     return "fastmri"
 
 
-def stored_array(file: h5py.File, name: str) -> h5py.Dataset:
+def stored_array(file: h5py.File, name: str, *, pairs: bool = False) -> h5py.Dataset:
     """Return an array of a file after making sure that the file holds all of it.
 
-    The HDF5 library fills in zeros for what was never written, however large the array is said to be.
+    The HDF5 library fills in zeros for what was never written, however large the array is said to be. With `pairs` it
+    may hold pairs of numbers ``real`` and ``imag``, as MATLAB writes complex ones.
 
     Raises
     ------
@@ -104,7 +128,8 @@ def stored_array(file: h5py.File, name: str) -> h5py.Dataset:
         raise FormatError(
             expected_got(name, expected="data in the file itself", got="a reference to another file", where=where)
         )
-    if found.shape is None or found.dtype.kind not in "biufc":
+    numbers = found.dtype.kind in "biufc" or (pairs and found.dtype.names == ("real", "imag"))
+    if found.shape is None or not numbers:
         raise FormatError(expected_got(name, expected="an array of numbers", got=f"{found.dtype}", where=where))
     size = found.id.get_storage_size()
     if found.chunks is None:
@@ -139,7 +164,7 @@ def stored_text(value: Any) -> str:
     return value.decode("utf-8", errors="replace") if isinstance(value, bytes) else str(value)
 
 
-class Hdf5Format(Format):
+class Hdf5Format(Hdf5Based):
     """HDF5 files that no other reader knows: refused, with what is in them."""
 
     name = "hdf5"
