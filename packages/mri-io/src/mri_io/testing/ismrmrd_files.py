@@ -4,13 +4,15 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
+import h5py
 import ismrmrd
 import numpy as np
 from ismrmrd import xsd
+from ismrmrd.hdf5 import acquisition_dtype
 
 from mri_io.testing.raw_files import NAME, PATIENT
 
-__all__ = ["acquisition", "acquisitions_of", "append_images", "scan_header", "write_scan"]
+__all__ = ["acquisition", "acquisitions_of", "append_images", "scan_header", "write_large_scan", "write_scan"]
 
 
 def _space(matrix: Sequence[int], field_mm: Sequence[float]) -> Any:
@@ -159,4 +161,33 @@ def append_images(
             dataset.append_image(name, image)
     finally:
         dataset.close()
+    return path
+
+
+def write_large_scan(path: Path, matrix: Sequence[int], coils: int, *, echoes: int = 1, seed: int = 0) -> Path:
+    """Write a 3-D scan of matrix (x, y, z) in the file's own layout, line by line through all partitions.
+
+    Data of line `y`, partition `z` and echo `e` are one readout of noise times ``1 + y + 1000 * z + 1000000 * e``.
+    """
+    rng, (nx, ny, nz) = np.random.default_rng(seed), matrix
+    readout = rng.standard_normal(2 * coils * nx).astype(np.float32)
+    xml = scan_header(matrix, field_mm=(200, 200, 200), te_ms=[3.0 + e for e in range(echoes)])
+    with h5py.File(path, "w") as file:
+        group = file.create_group("dataset")
+        group.create_dataset("xml", data=np.array([xml.encode()], dtype=object), dtype=h5py.special_dtype(vlen=bytes))
+        count = echoes * ny * nz
+        data = group.create_dataset("data", (count,), maxshape=(None,), chunks=(1,), dtype=acquisition_dtype)
+        places = [(e, y, z) for e in range(echoes) for y in range(ny) for z in range(nz)]
+        for start in range(0, count, nz):
+            block = np.zeros(min(nz, count - start), acquisition_dtype)
+            for row, (e, y, z) in zip(block, places[start : start + nz], strict=True):
+                head = row["head"]
+                head["version"], head["number_of_samples"], head["active_channels"] = 1, nx, coils
+                head["center_sample"], head["sample_time_us"] = nx // 2, 5.0
+                counters = {"kspace_encode_step_1": y, "kspace_encode_step_2": z, "contrast": e}
+                for name, value in counters.items():
+                    head["idx"][name] = value
+                row["data"] = readout * np.float32(1 + y + 1000 * z + 1_000_000 * e)
+                row["traj"] = np.zeros(0, np.float32)
+            data[start : start + len(block)] = block
     return path

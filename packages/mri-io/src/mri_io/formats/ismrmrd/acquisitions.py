@@ -19,7 +19,8 @@ COUNTERS = ("slice", "contrast", "phase", "repetition", "set")
 """Counters that make up series and slices; those of lines and partitions are `kspace_encode_step_1` and `_2`."""
 BATCH_BYTES = 32 * 2**20
 """How much is read at once."""
-_BLOCK = 4096
+_BLOCK = 64
+_MOST_PACKED = 1032  # deflate: a match of 258 bytes takes at least two bits
 _STANDARD = ismrmrd.hdf5.acquisition_header_dtype
 _FIELDS = (
     *("flags", "number_of_samples", "active_channels", "discard_pre", "discard_post", "center_sample"),
@@ -164,24 +165,48 @@ def open_acquisitions(path: Path, group: str) -> Acquisitions | None:
         if dataset is None:
             return None
         _check_layout(dataset, path, group)
-        heads = np.empty(dataset.shape[0], _HEAD)
+        packed = dataset.id.get_create_plist().get_nfilters() > 0
+        length = len(dataset) * dataset.id.get_type().get_size()
+        _check_size(path, length // (_MOST_PACKED if packed else 1), "number of acquisitions")
+        heads = np.empty(len(dataset), _HEAD)
         try:
-            for start in range(0, len(heads), _BLOCK):
-                rest = (0,) * (dataset.ndim - 1)
-                block = dataset.fields("head")[(slice(start, start + _BLOCK), *rest)]
+            start = 0
+            for block in _blocks_of_heads(dataset, raw=dataset.chunks is not None and not packed):
                 for name in _FIELDS:
-                    heads[name][start : start + len(block)] = block[name]
-        except (OSError, RuntimeError, ValueError, TypeError) as error:
+                    heads[name][start : start + len(block)] = block[name][: len(heads) - start]
+                start += len(block)
+        except (OSError, RuntimeError, ValueError, TypeError, MemoryError) as error:
             raise FormatError(f"{path}: expected readable ISMRMRD acquisitions, got: {error}. {_DAMAGED}") from error
     samples = heads["number_of_samples"].astype(np.int64)
-    claimed = int(
-        (samples * (8 * heads["active_channels"].astype(np.int64) + 4 * heads["trajectory_dimensions"])).sum()
-    )
-    if claimed > path.stat().st_size:
-        got = f"{path.stat().st_size} bytes"
-        expected = f"at least the {claimed} bytes that the heads of the acquisitions state"
-        raise FormatError(expected_got("size", expected=expected, got=got, where=path, fix=_DAMAGED))
+    samples *= 8 * heads["active_channels"].astype(np.int64) + 4 * heads["trajectory_dimensions"].astype(np.int64)
+    _check_size(path, int(samples.sum()), "heads of the acquisitions")
     return Acquisitions(path, group, heads) if len(heads) else None
+
+
+def _blocks_of_heads(dataset: Any, *, raw: bool) -> Iterator[np.ndarray]:
+    """Yield the heads in order, the last block perhaps with more than there are.
+
+    The HDF5 library reads the data of all acquisitions along with their heads, and keeps them in memory: heads are
+    taken from the raw chunks where these are not compressed.
+    """
+    kind, rest = dataset.id.get_type(), (0,) * (dataset.ndim - 1)
+    if not raw:
+        for start in range(0, len(dataset), _BLOCK):
+            yield dataset[(slice(start, start + _BLOCK), *rest)]["head"]
+        return
+    offset = kind.get_member_offset(kind.get_member_index(b"head"))
+    fields = {"names": ["head"], "formats": [dataset.dtype["head"]], "offsets": [offset], "itemsize": kind.get_size()}
+    record = np.dtype(fields)
+    for start in range(0, len(dataset), dataset.chunks[0]):
+        yield np.frombuffer(dataset.id.read_direct_chunk((start, *rest))[1], record)["head"]
+
+
+def _check_size(path: Path, claimed: int, what: str) -> None:
+    """Raise FormatError when a file cannot hold what is claimed in it, before memory is taken for it."""
+    size = path.stat().st_size
+    if claimed > size:
+        expected = f"at least the {claimed} bytes by the {what}"
+        raise FormatError(expected_got("size", expected=expected, got=f"{size} bytes", where=path, fix=_DAMAGED))
 
 
 def _check_layout(dataset: Any, path: Path, group: str) -> None:
