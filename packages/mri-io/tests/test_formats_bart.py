@@ -4,8 +4,10 @@ import numpy as np
 import pytest
 
 from mri_io.errors import FormatError
-from mri_io.formats import find_items, get_format
+from mri_io.formats import ReadOptions, array_files_axes, array_files_sources, find_items, get_format
 from mri_io.testing.raw_files import random_kspace, write_cfl
+
+MAPS = ("x", "y", "-", "coil", "map")
 
 
 def read(path):
@@ -73,11 +75,76 @@ def test_a_size_that_contradicts_the_header_is_refused(tmp_path, change):
         read(path)
 
 
-@pytest.mark.parametrize(("axis", "name"), [(4, "maps"), (5, "echo"), (10, "time"), (2, "phase 2")])
+def test_partitions_and_series(tmp_path):
+    lengths = {0: 6, 1: 5, 2: 4, 3: 2, 5: 3, 10: 2, 11: 2, 13: 2}
+    array = random_kspace([lengths.get(axis, 1) for axis in range(14)])
+    elements, kspace = read(write_cfl(tmp_path / "a", array))
+    assert elements["kspace"].dims == ("set", "frame", "echo", "slice", "kz", "coil", "ky", "kx")
+    expected = array.squeeze().transpose(6, 5, 4, 7, 2, 3, 1, 0)  # of kx, ky, kz, coil, echo, frame, set, slice
+    np.testing.assert_array_equal(kspace.reshape(expected.shape), expected)
+
+
+def test_every_frame_and_partition_has_its_pattern(tmp_path, rng):
+    sampled = rng.random((3, 4, 6, 5)) < 0.5  # frame, kz, ky, kx
+    array = random_kspace((5, 6, 4, 2, 1, 1, 1, 1, 1, 1, 3))
+    array *= sampled.transpose(3, 2, 1, 0).reshape(5, 6, 4, 1, 1, 1, 1, 1, 1, 1, 3)
+    elements, _ = read(write_cfl(tmp_path / "a", array))
+    mask = elements["mask/acquired"]
+    assert mask.dims == ("frame", "kz", "ky", "kx")
+    np.testing.assert_array_equal(np.concatenate([*mask.blocks()]), sampled)
+    # Lines that are the same in all partitions, other ones in each frame.
+    lines = np.array([[1, 0, 0, 1, 0, 1], [0, 1, 0, 0, 1, 1], [1, 0, 1, 0, 0, 1]], bool)
+    array = random_kspace(array.shape) * lines.T.reshape(1, 6, 1, 1, 1, 1, 1, 1, 1, 1, 3)
+    mask = read(write_cfl(tmp_path / "b", array))[0]["mask/acquired"]
+    assert mask.dims == ("frame", "ky")
+    np.testing.assert_array_equal(np.concatenate([*mask.blocks()]), lines)
+
+
+@pytest.mark.parametrize(("axis", "name"), [(4, "maps"), (6, "coefficients"), (12, "level"), (14, "average")])
 def test_other_dimensions_are_refused_by_name(tmp_path, axis, name):
-    array = random_kspace([2 if a in (0, 1, 3, axis) else 1 for a in range(11)])
-    with pytest.raises(FormatError, match=rf"a\.cfl: dimension {axis} \({name}.*expected length 1"):
+    array = random_kspace([2 if a in (0, 1, 3, axis) else 1 for a in range(15)])
+    with pytest.raises(
+        FormatError, match=rf"a\.cfl: dimension {axis} \({name}.*expected length 1.*--axes x,y,-,coil,map"
+    ):
         read(write_cfl(tmp_path / "a", array))
+
+
+def test_named_dimensions_are_coil_maps_or_images(tmp_path):
+    array = random_kspace((6, 5, 1, 3, 2))
+    (item,) = find_items([write_cfl(tmp_path / "sub-01_espirit", array)], choices=ReadOptions(axes=tuple(MAPS)))
+    (maps,) = get_format("bart").read(item).elements
+    assert (maps.path, maps.dims) == ("sens/espirit", ("slice", "map", "coil", "y", "x"))
+    np.testing.assert_array_equal(np.concatenate([*maps.blocks()])[0], array[:, :, 0].transpose(3, 2, 1, 0))
+    (item,) = find_items([write_cfl(tmp_path / "b", array[..., 0, 0])], choices=ReadOptions(axes=("x", "y")))
+    (image,) = get_format("bart").read(item).elements
+    assert (image.path, image.dims, image.dtype) == ("recon/image", ("slice", "y", "x"), np.complex64)
+    with pytest.raises(FormatError, match=r"--axes: expected length 1 of the axis '-', got 3"):
+        get_format("bart").read(find_items([tmp_path / "sub-01_espirit.cfl"], choices=ReadOptions(axes=("x", "y")))[0])
+
+
+def test_memory_does_not_grow_with_the_file(tmp_path, monkeypatch):
+    monkeypatch.setattr(array_files_sources, "PIECE_BYTES", 4096)
+    array = random_kspace((32, 24, 8, 2))
+    elements, kspace = read(write_cfl(tmp_path / "a", array))
+    np.testing.assert_array_equal(kspace, array.transpose(2, 3, 1, 0))
+    parts = []
+    memmap = np.memmap
+    monkeypatch.setattr(np, "memmap", lambda *a, **k: _Watched(memmap(*a, **k), parts))
+    monkeypatch.setattr(array_files_axes, "BLOCK_BYTES", 32 * 24 * 2 * 8)
+    assert len([*elements["kspace"].blocks()]) == 8
+    assert max(parts) <= 2 * 4096 + 32 * 24 * 8
+
+
+class _Watched:
+    """A memory map that notes how much of it is read at a time."""
+
+    def __init__(self, array, parts):
+        self.array, self.parts = array, parts
+
+    def __getitem__(self, index):
+        found = np.array(self.array[index])
+        self.parts.append(found.nbytes)
+        return found
 
 
 def test_half_a_pair_is_refused(tmp_path):
@@ -91,4 +158,12 @@ def test_a_header_without_dimensions_is_refused(tmp_path):
     path = write_cfl(tmp_path / "a", random_kspace((4, 4, 1, 2)))
     path.with_suffix(".hdr").write_text("# Dimensions\nfour four\n")
     with pytest.raises(FormatError, match=r"a\.hdr: header: expected a line '# Dimensions'"):
+        read(path)
+
+
+@pytest.mark.parametrize("dims", ["4 4 0 2", "4 -4 1 2", "9" * 30, "4 4 " * 9, "9" * 5000, "1 2 x"])
+def test_dimensions_without_sense_are_refused(tmp_path, dims):
+    path = write_cfl(tmp_path / "a", random_kspace((4, 4, 1, 2)))
+    path.with_suffix(".hdr").write_text(f"# Dimensions\n{dims}\n")
+    with pytest.raises(FormatError, match=r"a\.(hdr|cfl): (header|size): expected"):
         read(path)

@@ -1,5 +1,6 @@
 """BART cfl/hdr: complex64 in Fortran order."""
 
+import math
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -7,15 +8,23 @@ import numpy as np
 
 from mri_io.errors import ConfigError
 from mri_io.export.base import ElementExporter, ExportItem
+from mri_io.schema.elements import DATA, element_type
 
 __all__ = ["AXES", "BartExporter"]
 
-AXES = {"kx": 0, "x": 0, "ky": 1, "y": 1, "coil": 3, "map": 4, "slice": 13, "z": 2}
+AXES = {
+    **{"kx": 0, "x": 0, "ky": 1, "y": 1, "kz": 2, "z": 2, "coil": 3, "map": 4},
+    **{"echo": 5, "frame": 10, "set": 11, "slice": 13},
+}
 """BART's dimension of each of ours; `mri_io.formats.bart` reads k-space back to the same array."""
+MOST_DIMENSIONS = 16
 
 
 class BartExporter(ElementExporter):
-    """A cfl/hdr pair; columns are BART's dimension 0, rows 1, coils 3, map sets 4, slices 13."""
+    """A cfl/hdr pair; columns are BART's dimension 0, rows 1, partitions 2, coils 3, map sets 4, slices 13.
+
+    Of series echoes are dimension 5, frames 10 and sets 11.
+    """
 
     name = "bart"
     summary = "BART cfl/hdr of k-space, coil maps and images, complex"
@@ -29,12 +38,27 @@ class BartExporter(ElementExporter):
         return [self.stem(item) + ending for ending in (".hdr", ".cfl")]
 
     def write(self, item: ExportItem, targets: Sequence[Path]) -> None:
-        """Write the pair."""
+        """Write the pair, chunk after chunk."""
         element = item.element
-        array = element.numpy().astype(np.complex64)
-        order = sorted(range(array.ndim), key=lambda axis: AXES[element.dims[axis]])
-        dims = [1] * 16
-        for axis in order:
-            dims[AXES[element.dims[axis]]] = array.shape[axis]
+        places = [AXES[name] for name in element.dims]
+        dims = [1] * MOST_DIMENSIONS
+        for place, length in zip(places, element.shape, strict=True):
+            dims[place] = length
         targets[0].write_text("# Dimensions\n" + " ".join(map(str, dims)) + "\n", encoding="ascii")
-        targets[1].write_bytes(array.transpose(order).astype("<c8").tobytes(order="F"))
+        with targets[1].open("wb") as file:
+            file.truncate(math.prod(dims) * 8)
+        inner = element_type(element.path).arrays[DATA].inner or len(places)
+        leading = len(places) - inner
+        within = places[leading:]
+        for position in np.ndindex(*element.shape[:leading]):
+            block = self.converted(element, element[position] if position else element.numpy())
+            index: list[int | slice] = [0] * MOST_DIMENSIONS
+            for place, number in zip(places[:leading], position, strict=True):
+                index[place] = number
+            for place in within:
+                index[place] = slice(None)
+            # Mapped anew each time: pages of a map count as memory of the process as long as it exists.
+            mapped = np.memmap(targets[1], "<c8", "r+", shape=tuple(dims), order="F")
+            mapped[tuple(index)] = block.transpose(np.argsort(within))
+            mapped.flush()
+            del mapped

@@ -37,6 +37,7 @@ _READERS = (
     "cc359:Cc359Format",
     "bart:BartFormat",
     "twix:TwixFormat",
+    "array_files:ArrayFilesFormat",
     "dicom:DicomFormat",
     "nifti:NiftiFormat",
     "png_pairs:PngPairsFormat",

@@ -1,17 +1,32 @@
 """BART cfl/hdr pairs: complex64 in Fortran order, up to 16 dimensions."""
 
-from collections.abc import Iterator
+import math
 from pathlib import Path
 
 import numpy as np
 
 from mri_io.errors import FormatError, expected_got
-from mri_io.formats.base import Format, Identity, RawElement, RawVolume, SourceItem, identify
+from mri_io.formats.array_files_axes import elements_of
+from mri_io.formats.array_files_sources import mapped_source
+from mri_io.formats.base import Format, Identity, RawVolume, SourceItem, identify
+from mri_io.formats.names import bids_suffix
 
-__all__ = ["BartFormat", "read_cfl"]
+__all__ = ["DIMENSIONS", "BartFormat", "read_cfl"]
 
-COIL, SLICE = 3, 13
-_NAMES = {4: "maps", 5: "echo time", 6: "coefficients", 10: "time", 11: "second time", 12: "level", 14: "average"}
+DIMENSIONS = {0: "kx", 1: "ky", 2: "kz", 3: "coil", 5: "echo", 10: "frame", 11: "set", 13: "slice"}
+"""What BART's dimensions are in k-space: readout, phase 1, phase 2, coil, echo time, time, second time, slice."""
+MOST_DIMENSIONS = 16
+MOST_HEADER_BYTES = 1 << 20
+STREAMED = 1 << 29
+_OTHERS = {
+    4: "maps",
+    6: "coefficients",
+    7: "second coefficients",
+    8: "iteration",
+    9: "shift",
+    12: "level",
+    14: "average",
+}
 
 
 def read_cfl(path: Path) -> np.ndarray:
@@ -27,53 +42,66 @@ def read_cfl(path: Path) -> np.ndarray:
     FormatError
         When one of the pair is missing, the header has no dimensions, or the size contradicts it.
     """
+    data, dims = _pair(path)
+    while len(dims) > 1 and dims[-1] == 1:
+        dims = dims[:-1]
+    return np.memmap(data, dtype="<c8", mode="r", shape=dims, order="F")
+
+
+def _pair(path: Path) -> tuple[Path, tuple[int, ...]]:
+    """Return the data file of a pair and all dimensions, after a look at its size."""
     stem = path.with_suffix("") if path.suffix in (".cfl", ".hdr") else path
     header, data = stem.with_suffix(".hdr"), stem.with_suffix(".cfl")
     for file, other in ((header, data), (data, header)):
         if not file.is_file():
             raise FormatError(f"{file}: expected beside {other.name}, found no file. BART data are a pair.")
-    lines = header.read_text(encoding="utf-8", errors="replace").splitlines()
+    with header.open("rb") as opened:
+        lines = opened.read(MOST_HEADER_BYTES).decode("utf-8", errors="replace").splitlines()
     try:
         start = next(number for number, line in enumerate(lines) if line.strip() == "# Dimensions")
-        dims = [int(word) for word in lines[start + 1].split()]
+        dims = tuple(int(word) for word in lines[start + 1].split())
     except (StopIteration, IndexError, ValueError):
-        raise FormatError(
-            expected_got("header", expected="a line '# Dimensions' and then integers", got=lines[:3], where=header)
-        ) from None
-    size = int(np.prod(dims, dtype=np.int64)) * 8
-    if not dims or min(dims) < 1 or data.stat().st_size != size:
+        got = [line[:80] for line in lines[:3]]
+        expected = "a line '# Dimensions' and then integers"
+        raise FormatError(expected_got("header", expected=expected, got=got, where=header)) from None
+    if not 0 < len(dims) <= MOST_DIMENSIONS:
+        expected = f"1 to {MOST_DIMENSIONS} dimensions"
+        raise FormatError(expected_got("header", expected=expected, got=len(dims), where=header))
+    size, actual = math.prod(dims) * 8, data.stat().st_size
+    if min(dims) < 1 or actual != size:
         raise FormatError(
             expected_got(
                 "size",
-                expected=f"{size} bytes for the dimensions {tuple(dims)} of {header.name}",
-                got=f"{data.stat().st_size} bytes",
+                expected=f"{size} bytes for the dimensions {dims} of {header.name}",
+                got=f"{actual} bytes",
                 where=data,
                 fix="The file is truncated or belongs to another header.",
             )
         )
-    while len(dims) > 1 and dims[-1] == 1:
-        dims.pop()
-    return np.memmap(data, dtype="<c8", mode="r", shape=tuple(dims), order="F")
+    return data, dims + (1,) * (MOST_DIMENSIONS - len(dims))
 
 
 class BartFormat(Format):
-    """Multi-coil Cartesian k-space of one or several slices.
+    """Multi-coil Cartesian k-space, 2-D and 3-D, in series; with ``--axes`` coil maps and images, too.
 
-    The in-plane axes are phase 1 and readout: rows ``ky`` are dimension 1, columns ``kx`` dimension 0. Where the
-    readout has length one (a slice cut from a 3-D scan, both in-plane axes phase-encoded) rows are dimension 1 and
-    columns dimension 2. Coils are dimension 3, slices dimension 13. Positions where all coils are zero everywhere
-    were not acquired; they give ``mask/acquired``.
+    Rows ``ky`` are dimension 1 (phase 1), columns ``kx`` dimension 0 (readout), partitions ``kz`` dimension 2 (phase
+    2). Where the readout has length one (a slice cut from a 3-D scan, both in-plane axes phase-encoded) columns are
+    dimension 2. Positions where all coils of all slices are zero were not acquired; they give ``mask/acquired``.
     """
 
     name = "bart"
-    summary = "BART cfl/hdr: k-space (readout, phase 1, phase 2, coil, ..., slice)"
+    summary = "BART cfl/hdr: k-space (readout, phase 1, phase 2, coil, ..., slice); maps and images with --axes"
+    options = frozenset({"axes"})
 
     def sniff(self, path: Path) -> bool:
         """Whether the path is one of a pair, the header beginning as BART's do."""
         if path.suffix not in (".cfl", ".hdr") or not path.is_file():
             return False
         header = path.with_suffix(".hdr")
-        return not header.is_file() or header.read_bytes()[:200].find(b"# Dimensions") >= 0
+        if not header.is_file():
+            return True
+        with header.open("rb") as file:
+            return b"# Dimensions" in file.read(200)
 
     def find(self, path: Path) -> list[SourceItem]:
         """Return the pair, the same item for either file of it."""
@@ -85,54 +113,34 @@ class BartFormat(Format):
         """Return the identity after the file's name: BART files know no patient."""
         return identify(item.path, item.path.stem, "bart")
 
+    def memory(self, item: SourceItem) -> int:
+        """Return a bound for blocks of an array that is read in parts."""
+        return STREAMED
+
     def read(self, item: SourceItem) -> RawVolume:
-        """Read one pair."""
-        data = read_cfl(item.path)
-        dims = [*data.shape, *[1] * (16 - data.ndim)]
-        for axis, length in enumerate(dims):
-            flat_2d = axis == 2 and dims[0] == 1
-            if length > 1 and axis not in (0, 1, COIL, SLICE) and not flat_2d:
-                raise FormatError(
-                    expected_got(
-                        f"dimension {axis} ({_NAMES.get(axis, 'phase 2' if axis == 2 else 'unnamed')})",
-                        expected="length 1 (2-D Cartesian, one or several slices)",
-                        got=length,
-                        where=item.path,
-                    )
+        """Read one pair as k-space, or as what the names of its dimensions say."""
+        data, dims = _pair(item.path)
+        axes = item.choices.axes
+        named = _of_kspace(dims, data) if axes is None else (*axes, *["-"] * (MOST_DIMENSIONS - len(axes)))
+        source = mapped_source(data, dims, np.dtype("<c8"), order="F")
+        return RawVolume(elements_of(source, named, bids_suffix(item.path.stem)))
+
+
+def _of_kspace(dims: tuple[int, ...], path: Path) -> tuple[str, ...]:
+    """Return the names of the dimensions of k-space, ``-`` for those that are not there."""
+    names = DIMENSIONS | ({0: "-", 2: "kx"} if dims[0] == 1 and dims[2] > 1 else {})
+    for axis, length in enumerate(dims):
+        if length > 1 and axis not in names:
+            raise FormatError(
+                expected_got(
+                    f"dimension {axis} ({_OTHERS.get(axis, 'unnamed')})",
+                    expected="length 1 in k-space",
+                    got=length,
+                    where=path,
+                    fix="What is no k-space needs names: --axes x,y,-,coil,map for coil maps, x,y for an image.",
                 )
-        columns = 2 if dims[0] == 1 and dims[2] > 1 else 0
-        full = data.reshape(dims, order="F") if data.ndim < 16 else data
-        order = (SLICE, COIL, 1, columns)
-        kspace = full.transpose(*order, *[axis for axis in range(16) if axis not in order])
-        kspace = kspace.reshape(kspace.shape[:4])
-        elements = [RawElement("kspace", kspace.shape, np.dtype(np.complex64), lambda: _slices(kspace))]
-        mask = acquired_mask(kspace)
-        if mask is not None:
-            elements.append(mask)
-        return RawVolume(elements=tuple(elements))
-
-
-def acquired_mask(kspace: np.ndarray) -> RawElement | None:
-    """Return the sampling pattern found from the data, None when every position was acquired.
-
-    Parameters
-    ----------
-    kspace
-        (slice, coil, ky, kx); a position is acquired when any coil of any slice is not zero there.
-    """
-    pattern = np.zeros(kspace.shape[2:], dtype=bool)
-    for block in kspace:
-        pattern |= np.any(block != 0, axis=0)
-    if pattern.all() or not pattern.any():
-        return None
-    attributes = {"acceleration": float(pattern.size / pattern.sum()), "found_from_data": True}
-    for dim, axis in (("kx", 0), ("ky", 1)):
-        line = np.asarray(pattern.any(axis=axis, keepdims=True))
-        if np.array_equal(pattern, np.broadcast_to(line, pattern.shape)):
-            return RawElement.of("mask/acquired", line.ravel().astype(np.uint8), dims=(dim,), attributes=attributes)
-    return RawElement.of("mask/acquired", pattern.astype(np.uint8), dims=("ky", "kx"), attributes=attributes)
-
-
-def _slices(kspace: np.ndarray) -> Iterator[np.ndarray]:
-    for block in kspace:
-        yield np.ascontiguousarray(block[None], dtype=np.complex64)
+            )
+    return tuple(
+        names[axis] if axis in names and (length > 1 or names[axis] in ("kx", "ky")) else "-"
+        for axis, length in enumerate(dims)
+    )

@@ -1,5 +1,6 @@
 """Readouts of a Siemens measurement sorted onto the grid of k-space, and read block by block."""
 
+import math
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from itertools import pairwise
@@ -11,6 +12,7 @@ import numpy as np
 from mri_io.errors import FormatError, expected_got
 from mri_io.formats.base import RawElement
 from mri_io.formats.readout import crop_readout
+from mri_io.formats.sampling import mask_of_pattern
 from mri_io.formats.twix_measurement import Measurement, ReadoutReader, has_flag
 from mri_io.formats.twix_protocol import Protocol
 
@@ -105,7 +107,7 @@ class SortedReadouts:
 
     def blocks(self) -> Iterator[np.ndarray]:
         """Yield the blocks (1, coil, ky, kx), in C order of the leading dimensions."""
-        total = int(np.prod([*self.leading.values()]))
+        total = math.prod(self.leading.values())
         edges = np.searchsorted(self.block, np.arange(total + 1))
         with ReadoutReader.open(self.measurement) as reader:
             for first, last in pairwise(edges):
@@ -126,28 +128,12 @@ class SortedReadouts:
         return kspace
 
     def mask(self) -> RawElement | None:
-        """Return where k-space was measured, None when everywhere; constant dimensions are left out where they may."""
+        """Return where k-space was measured, None when everywhere."""
         lengths = [*self.leading.values()]
-        pattern = np.zeros((int(np.prod(lengths)), self.lines), np.uint8)
-        pattern[self.block, self.row] = 1
-        pattern = pattern.reshape(*lengths, self.lines)
-        columns = self._measured_columns()
-        if pattern.all() and columns.all():
-            return None
-        names = [*self.leading]
-        for axis in reversed(range(len(names))):
-            first = pattern.take([0], axis)
-            if (pattern == first).all():
-                pattern, names = first.squeeze(axis), names[:axis] + names[axis + 1 :]
-        share = pattern.mean() * columns.mean()
-        attributes = {"acceleration": float(1 / share)}
-        spatial = {"slice", "kz"} & set(names)
-        if pattern.all():
-            return RawElement.of("mask/acquired", columns.astype(np.uint8), dims=("kx",), attributes=attributes)
-        if columns.all() and not spatial:
-            return RawElement.of("mask/acquired", pattern, dims=(*names, "ky"), attributes=attributes)
-        full = np.ascontiguousarray(pattern[..., None] * columns.astype(np.uint8))
-        return RawElement.of("mask/acquired", full, dims=(*names, "ky", "kx"), attributes=attributes)
+        lines = np.zeros((math.prod(lengths), self.lines), bool)
+        lines[self.block, self.row] = True
+        pattern = lines.reshape(*lengths, self.lines, 1) & self._measured_columns()
+        return mask_of_pattern(pattern, (*self.leading, "ky", "kx"))
 
     def _measured_columns(self) -> np.ndarray:
         """Return which of the kept columns hold nothing but measured samples."""
