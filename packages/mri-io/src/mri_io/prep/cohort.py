@@ -1,12 +1,13 @@
 """Run a function on the volumes of a cohort and keep the record of failures."""
 
 from collections.abc import Callable, Sequence
-from pathlib import Path
 from typing import Any
 
 from mri_io.errors import ElementNotFoundError
-from mri_io.prep.runner import PrepSummary, TaskFailure, run_tasks
+from mri_io.prep.runner import run_tasks
+from mri_io.prep.summary import PrepSummary, TaskFailure
 from mri_io.store.cohort import Cohort, open_cohort
+from mri_io.store.remote.paths import AnyPath
 from mri_io.store.volume import Volume, open_volume
 
 __all__ = ["prepare_cohort"]
@@ -18,12 +19,12 @@ class _OnPath:
     def __init__(self, function: Callable[[Volume], dict[str, Any]]) -> None:
         self.function = function
 
-    def __call__(self, path: str) -> dict[str, Any]:
+    def __call__(self, path: AnyPath) -> dict[str, Any]:
         return self.function(open_volume(path))
 
 
 def prepare_cohort(
-    cohort: str | Path | Cohort,
+    cohort: str | AnyPath | Cohort,
     function: Callable[[Volume], dict[str, Any]],
     *,
     volumes: Sequence[str] | None = None,
@@ -33,6 +34,7 @@ def prepare_cohort(
     description: str = "",
     retries: int = 2,
     progress: bool = True,
+    memory: int | Callable[[Volume], int] | None = None,
 ) -> PrepSummary:
     """Call ``function(volume)`` for every chosen volume; see `run_tasks`.
 
@@ -50,6 +52,8 @@ def prepare_cohort(
         Part of a split.
     scheduler, description, retries, progress
         See `run_tasks`.
+    memory
+        Bytes that the work on a volume holds at most beside its process, or a function of the volume.
 
     Raises
     ------
@@ -62,6 +66,7 @@ def prepare_cohort(
         where = f"{opened.path} (split {split or 'default'!r}, part {part!r})" if part else opened.path
         raise ElementNotFoundError(f"{where}: expected volumes to work on, found none.")
     labels = [volume.id for volume in chosen]
+    items = {volume.path.resolve(): volume for volume in chosen}
 
     def record(label: str, outcome: dict[str, Any] | TaskFailure) -> None:
         opened.clear_failure(label, description)
@@ -70,11 +75,12 @@ def prepare_cohort(
 
     return run_tasks(
         _OnPath(function),
-        [str(volume.path.resolve()) for volume in chosen],
+        list(items),
         scheduler=scheduler,
         retries=retries,
         description=description,
         labels=labels,
         progress=progress,
         on_done=record,
+        memory=(lambda path: memory(items[path])) if callable(memory) else memory,
     )
