@@ -326,3 +326,14 @@ def test_odd_paths_are_no_elements(volume, made, path):
     with pytest.raises(SchemaError, match="element"):
         volume.write(path, np.ones((3, 7, 5), np.float32), provenance=made)
     assert set(open_volume(volume.path).elements()) == {"kspace", "recon/a"}
+
+
+@pytest.mark.parametrize("path", ["kspace", "recon/a"])
+def test_views_are_what_indexing_gives(volume, made, rng, path):
+    shape = (3, 4, 7, 5) if path == "kspace" else (3, 7, 5)
+    element = volume.write(path, values(rng, path, shape, "complex64"), provenance=made)
+    for index in (1, -1, slice(1, 3), (2, ..., slice(1, 4)), ...):
+        view = element.view(index)
+        np.testing.assert_array_equal(view, element[index])
+        assert not view.flags.writeable
+    assert np.shares_memory(element.view(1), element.view(1)) == (path == "kspace")

@@ -289,3 +289,24 @@ def test_batches_stay_within_their_group():
 def test_samplers_that_cannot_be(options):
     with pytest.raises(ConfigError, match=r"sampler: expected n, batch_size >= 1 and 0 <= start_step <= steps, got n="):
         StepSampler(**{"n": 3, "batch_size": 1, "steps": 5, **options})
+
+
+def test_windows_of_the_file_instead_of_copies(tiny):
+    """Read-only samples hold the same; batches made of them are tensors of their own, here and in loaders."""
+    copies = SliceDataset(tiny, ["kspace", "image/t1", "seg/tissue"], part=None)
+    windows = SliceDataset(tiny, ["kspace", "image/t1", "seg/tissue"], part=None, writable=False)
+    for one, other in zip(copies, windows, strict=True):
+        for path in copies.elements:
+            np.testing.assert_array_equal(one[path], other[path])
+            assert one[path].flags.writeable
+            assert not other[path].flags.writeable
+    before = windows[0]["kspace"].copy()
+    batch = collate_slices([windows[0], windows[1]])
+    batch["kspace"] += 1
+    lists = collate_slices([{"a": windows[0]["kspace"]}, {"a": windows[0]["kspace"][:1]}])
+    lists["a"][0] += 1
+    np.testing.assert_array_equal(windows[0]["kspace"], before)
+    options = {"num_workers": 1, "multiprocessing_context": "forkserver", "collate_fn": collate_slices, "batch_size": 2}
+    loaded = next(iter(DataLoader(windows, **options)))
+    np.testing.assert_array_equal(loaded["kspace"][0], before)
+    assert loaded["kspace"].is_shared()

@@ -15,7 +15,7 @@ from mri_io.store.codecs import codec_metadata
 from mri_io.store.damage import DamageError
 from mri_io.store.layout import Layout, Selection
 from mri_io.store.remote.paths import AnyPath, StorePath
-from mri_io.store.remote.reading import RemoteChunkFile, batches, open_remote, zarr_store
+from mri_io.store.remote.reading import RemoteChunkFile, batches, close_remote, open_remote, zarr_store
 from mri_io.store.shards import ChunkFile, ShardWriter, open_chunk_file
 
 __all__ = ["ArrayWriter", "StoredArray", "array_metadata"]
@@ -197,6 +197,20 @@ class StoredArray:
             self._guard()
             raise
 
+    def _remote_chunk(self, folder: StorePath, path: str, number: int) -> np.ndarray:
+        """Return a chunk of an object store; one that arrives damaged is asked for once more."""
+        for last in (False, True):
+            file = self._remote_file(folder, path)
+            try:
+                return file.chunk(number)
+            except CorruptElementError:
+                file.forget(number)
+                close_remote(folder / path, self._identity)
+                if last:
+                    self._guard()
+                    raise
+        raise AssertionError("unreachable")
+
     def _read_ahead(self, positions: Sequence[tuple[int, ...]]) -> None:
         """Ask for many chunks of an object store at a time."""
         layout = self.layout
@@ -214,6 +228,8 @@ class StoredArray:
         layout = self.layout
         assert layout is not None
         path, number = layout.locate(position)
+        if isinstance(self.folder, StorePath):
+            return self._remote_chunk(self.folder, path, number)
         try:
             return self.file(path).chunk(number)
         except CorruptElementError:
@@ -239,6 +255,17 @@ class StoredArray:
             for place, position in batch:
                 out[place] = self.chunk(position)[chosen.inner]
         return out[chosen.squeeze]
+
+    def view(self, index: Any) -> np.ndarray:
+        """Read as by indexing, but read-only, and without a copy where the index lies in one uncompressed chunk."""
+        chosen = Selection(index, self.shape, 0 if self.layout is None else self.layout.leading)
+        if self.layout is None or chosen.single is None:
+            found = self[index]
+        else:
+            found = self.chunk(chosen.single)[chosen.inner]
+        found = found.view()
+        found.flags.writeable = False
+        return found
 
     def _through_zarr(self, index: Any) -> np.ndarray:
         chosen = Selection(index, self.shape, self.ndim)

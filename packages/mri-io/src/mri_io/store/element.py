@@ -155,6 +155,13 @@ class Element:
         """
         return self._data[index]
 
+    def view(self, index: Any) -> np.ndarray:
+        """Read like indexing does, but read-only: one slice of uncompressed data, k-space say, is not copied.
+
+        The array is a window of the file, checksums verified, for as long as it is kept.
+        """
+        return self._data.view(index)
+
     def __len__(self) -> int:
         """Return the length of the first dimension."""
         return self.shape[0]

@@ -1,11 +1,12 @@
 """A map-style data set of slices over a cohort; opens files lazily, so it is safe in loader processes."""
 
+import warnings
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
 import torch
-from torch.utils.data import Dataset
+from torch.utils.data import Dataset, default_collate
 
 from mri_io.errors import ElementNotFoundError, ShapeError, expected_got
 from mri_io.schema.elements import DATA
@@ -41,6 +42,9 @@ class SliceDataset(Dataset[Any]):
         ``transform(sample, rng)``; its random numbers are a function of `seed`, the index and the draw.
     seed
         Of the transforms.
+    writable
+        Whether the arrays of a sample may be written to. Without, uncompressed ones are windows of the file: for
+        transforms that make new arrays, or none, it saves copying every slice.
 
     Raises
     ------
@@ -61,11 +65,12 @@ class SliceDataset(Dataset[Any]):
         slices: Callable[[str, int, int], bool] | Sequence[int] | None = None,
         transform: Transform | None = None,
         seed: int = 0,
+        writable: bool = True,
     ) -> None:
         opened = cohort if isinstance(cohort, Cohort) else open_cohort(cohort)
         self.path: AnyPath = opened.path.absolute()
         self.elements = tuple(elements)
-        self.transform, self.seed = transform, seed
+        self.transform, self.seed, self.writable = transform, seed, writable
         chosen = [opened[v] for v in volumes] if volumes is not None else opened.volumes(split, part)
         missing = [f"{v.id} ({', '.join(absent)})" for v in chosen if (absent := [e for e in elements if e not in v])]
         if missing:
@@ -126,7 +131,8 @@ class SliceDataset(Dataset[Any]):
         element = self._element(number, path)
         axis = _slice_axis(element)
         if element.type != "mask":
-            return element.numpy() if axis is None else element[(*[slice(None)] * axis, position)]
+            index = ... if axis is None else (*[slice(None)] * axis, position)
+            return element[index] if self.writable else element.view(index)
         key = (number, path)
         if key not in self._small:
             self._small[key] = mask_array(element)
@@ -167,16 +173,27 @@ def _is_chosen(
 
 
 def collate_slices(samples: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
-    """Join samples into a batch: arrays of one shape are stacked to tensors, anything else becomes a list."""
+    """Join samples into a batch: arrays of one shape are stacked to tensors, anything else becomes a list.
+
+    In a loading process they are stacked in the memory that it shares with the training process.
+    """
     batch: dict[str, Any] = {}
     for key in samples[0]:
         values = [sample[key] for sample in samples]
         if all(isinstance(value, np.ndarray | torch.Tensor) for value in values):
-            tensors = [torch.as_tensor(value) for value in values]
-            same = all(t.shape == tensors[0].shape for t in tensors)
-            batch[key] = torch.stack(tensors) if same else tensors
+            same = all(value.shape == values[0].shape for value in values)
+            batch[key] = default_collate([_tensor(v) for v in values]) if same else [_tensor(v).clone() for v in values]
         elif all(isinstance(value, int | float) for value in values):
             batch[key] = torch.tensor(values)
         else:
             batch[key] = values
     return batch
+
+
+def _tensor(value: np.ndarray | torch.Tensor) -> torch.Tensor:
+    """Return a tensor over an array, read-only ones too: what is made of it next is a copy."""
+    if isinstance(value, np.ndarray) and not value.flags.writeable:
+        with warnings.catch_warnings():
+            warnings.filterwarnings("ignore", message="The given NumPy array is not writable")
+            return torch.from_numpy(value)
+    return torch.as_tensor(value)
