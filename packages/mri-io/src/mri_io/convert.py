@@ -5,14 +5,12 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 from mri_io.config import config_hash
 from mri_io.errors import ConfigError, FormatError, SchemaError, ShapeError, StoreError, expected_got
-from mri_io.formats import RawElement, RawVolume, ReadOptions, SourceItem, find_sources, get_format
+from mri_io.formats import RawElement, ReadOptions, find_sources, get_format
 from mri_io.formats.base import file_sha256
-from mri_io.formats.nifti import read_nifti
-from mri_io.formats.planning import ConversionTask, LabelFile, plan_conversion, without_patient
+from mri_io.formats.given_labels import given_label_element, given_label_memory
+from mri_io.formats.planning import ConversionTask, plan_conversion, without_patient
 from mri_io.formats.splits import store_splits
 from mri_io.prep import PrepSummary, TaskFailure, run_tasks
 from mri_io.schema.attributes import Provenance, Source
@@ -24,8 +22,6 @@ __all__ = ["convert"]
 
 STAGE = "convert"
 MOST_NAMED = 5
-PIXEL_TOLERANCE = 0.02
-"""Relative; headers round fields of view to millimetres."""
 
 
 def convert(
@@ -52,7 +48,7 @@ def convert(
     cohort
         The cohort's folder.
     labels
-        Folder with label maps ``<stem>_<name>.nii.gz``, which become ``seg/<name>``.
+        Folder with label maps ``<stem>_<name>.nii.gz``, or of another image format, which become ``seg/<name>``.
     scheduler
         See `mri_io.prep.run_tasks`.
     format
@@ -80,7 +76,7 @@ def convert(
     """
     folder = Path(labels) if labels is not None else None
     if folder is not None and not folder.is_dir():
-        raise ConfigError(expected_got("labels", expected="a folder of NIfTI label maps", got=folder))
+        raise ConfigError(expected_got("labels", expected="a folder of label maps", got=folder))
     found = find_sources(sources, format, options)
     opened = create_cohort(cohort)
     tasks = plan_conversion(found.items, opened, folder.resolve() if folder else None)
@@ -115,8 +111,7 @@ def _memory(task: ConversionTask) -> int:
     """Return the most bytes that converting a volume holds: those of its reader, and of the largest label map."""
     if task.item.problem:
         return 0
-    # Maps are compressed: eight bytes in memory, and their copies in double precision, for one in the file.
-    labels = max((24 * label.path.stat().st_size for label in task.labels), default=0)
+    labels = max((given_label_memory(label) for label in task.labels), default=0)
     return get_format(task.item.format).memory(task.item) + labels
 
 
@@ -170,9 +165,9 @@ class _Convert:
         ) as volume:
             made = Provenance.of("mri-io", f"convert {item.format}", settings)
             for element in raw.elements:
-                _write(volume, element, made, item)
+                _write(volume, element, made, item.path)
             for label in task.labels:
-                _write_labels(volume, label, raw, made)
+                _write(volume, given_label_element(label, raw), made, label.path)
         return {"status": "done", "volume": task.volume_id}
 
     def _check_replaceable(self, stored: Volume, task: ConversionTask) -> None:
@@ -196,7 +191,7 @@ def _given_labels(element: Element) -> set[str]:
     return {f"seg/{name}" for name in element.provenance.get("config", {}).get("labels", {})}
 
 
-def _write(volume: Volume, element: RawElement, made: Provenance, item: SourceItem) -> None:
+def _write(volume: Volume, element: RawElement, made: Provenance, path: Path) -> None:
     try:
         with volume.writer(
             element.path,
@@ -212,68 +207,4 @@ def _write(volume: Volume, element: RawElement, made: Provenance, item: SourceIt
                 writer.append(block)
     except (ShapeError, FormatError, SchemaError) as error:
         # The store names the place in the cohort; the user has to mend the file.
-        raise type(error)(f"{item.path}: {element.path}: {str(error).rpartition(element.path + ': ')[2]}") from error
-
-
-def _write_labels(volume: Volume, label: LabelFile, raw: RawVolume, made: Provenance) -> None:
-    array, affine = read_nifti(label.path)
-    rounded = np.rint(array.astype(np.float64))
-    if not np.array_equal(rounded, array) or rounded.min() < 0 or rounded.max() > 65535:
-        raise FormatError(expected_got("label map", expected="integers from 0", got="others", where=label.path))
-    ids = [int(value) for value in np.unique(rounded) if value]
-    names = dict(label.labels) or {value: f"label {value}" for value in ids or [1]}
-    if undeclared := sorted(set(ids) - set(names)):
-        raise FormatError(
-            expected_got(
-                "label ids",
-                expected=f"0 and {', '.join(map(str, names))}",
-                got=", ".join(map(str, undeclared[:10])),
-                where=label.path,
-                fix=f"Name every id of {label.name!r} in labels.json.",
-            )
-        )
-    _check_grid(rounded.shape, affine, label.path, raw)
-    dtype = np.uint8 if max([*names, *ids]) < 256 else np.uint16
-    element = RawElement.of(
-        f"seg/{label.name}", rounded.astype(dtype), dims=("slice", "y", "x"), affine=affine, labels=names
-    )
-    _write(volume, element, made, SourceItem("nifti", label.path, (label.path,), label.path.name))
-
-
-def _grid(element: RawElement) -> tuple[int, ...]:
-    """Return (slices, rows, columns) of an image or of k-space."""
-    sizes = dict(zip(element.dims or (), element.shape, strict=False))
-    slices = [sizes[name] for name in ("slice", "kz", "z") if name in sizes] or [element.shape[0]]
-    return (int(np.prod(slices)), *element.shape[-2:])
-
-
-def _check_grid(shape: tuple[int, ...], affine: np.ndarray, path: Path, raw: RawVolume) -> None:
-    """Raise ShapeError when a label map is on no image's grid, nor on that of fully sampled k-space."""
-    kinds = ("image", "recon", "kspace")
-    grids = {e.path: _grid(e) for e in raw.elements if e.path.partition("/")[0] in kinds}
-    if grids and shape not in grids.values():
-        text = ", ".join(f"{name} {grid}" for name, grid in grids.items())
-        raise ShapeError(
-            expected_got(
-                "label grid",
-                expected=f"that of the source ({text})",
-                got=shape,
-                where=path,
-                fix="Resample the labels to the image's grid.",
-            )
-        )
-    header = raw.header
-    if header.recon_matrix and header.recon_fov_m:
-        # Raw data have no affine to compare with; their header states the pixel, (columns, rows).
-        expected = [1000 * fov / n for fov, n in zip(header.recon_fov_m, header.recon_matrix, strict=True)][:2]
-        got = np.linalg.norm(affine[:3, :2], axis=0)
-        if not np.allclose(got, expected, rtol=PIXEL_TOLERANCE):
-            raise ShapeError(
-                expected_got(
-                    "label pixel size (mm)",
-                    expected=f"{np.round(expected, 4).tolist()} as of the source",
-                    got=np.round(got, 4).tolist(),
-                    where=path,
-                    fix="Resample the labels to the image's grid, or correct the header.",
-                )
-            )
+        raise type(error)(f"{path}: {element.path}: {str(error).rpartition(element.path + ': ')[2]}") from error

@@ -40,6 +40,10 @@ _READERS = (
     "array_files:ArrayFilesFormat",
     "dicom:DicomFormat",
     "nifti:NiftiFormat",
+    "analyze:AnalyzeFormat",
+    "nrrd:NrrdFormat",
+    "metaimage:MetaImageFormat",
+    "parrec:ParRecFormat",
     "png_pairs:PngPairsFormat",
     "hdf5:Hdf5Format",  # whatever HDF5 is left, to refuse it by name
 )

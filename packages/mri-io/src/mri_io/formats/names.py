@@ -3,12 +3,13 @@
 import hashlib
 import re
 
-__all__ = ["bids_suffix", "is_bids", "stored_name"]
+__all__ = ["bids_suffix", "contrast_of", "is_bids", "stored_name"]
 
-_ENDING = re.compile(r"\.(nii|nii\.gz|h5|hdf5|mrd|cfl|hdr|dat|npy|mat)$")
+_ENDING = re.compile(r"\.(nii|nii\.gz|h5|hdf5|mrd|cfl|hdr|nrrd|nhdr|mha|mhd|par|PAR|png|dat|npy|mat)$")
 _BIDS = re.compile(r"sub-[A-Za-z0-9]+(?:_[a-z]+-[A-Za-z0-9]+)*(?:_(?P<suffix>[A-Za-z0-9]+))?")
 _HARMLESS = re.compile(
     r"file(_(brain|knee|prostate)(_AX[A-Z0-9]+)*)?(_?[0-9]+)*"  # as the fastMRI data set names its files
+    r"|MTR_[0-9]{3}"  # as SKM-TEA does
     r"|name-[0-9a-f]{12}"  # made here
     r"|(dataset|scan)[_-]?[0-9]*"  # groups in ISMRMRD files
 )
@@ -23,6 +24,28 @@ def bids_suffix(stem: str) -> str | None:
     """Return the suffix, the contrast for images, of a name in the BIDS form, None where there is none."""
     found = _BIDS.fullmatch(stem)
     return found["suffix"] if found else None
+
+
+_CONTRASTS = re.compile(
+    r"(?:^|[_\W])(t1w?|t2w?|t2star|pdw?|flair|dwi|adc|b0|bold|cine|swi|t1ce|t1c|t1gd|t1n|t2f|mprage|angio|hbv)(?=[_\W]|$)"
+)
+
+
+def contrast_of(stem: str) -> str:
+    """Return the contrast that a file's name states, else ``image``.
+
+    Of names wholly in the BIDS form it is the suffix; in others a known word is looked for, since the rest may be a
+    person's name.
+
+    Examples
+    --------
+    >>> contrast_of("sub-01_ses-2_T1w"), contrast_of("DOE_JOHN_t2"), contrast_of("DOE_JOHN")
+    ('t1w', 't2', 'image')
+    """
+    if is_bids(stem):
+        return (bids_suffix(stem) or "image").lower()
+    found = _CONTRASTS.search(stem.lower())
+    return found[1] if found else "image"
 
 
 def stored_name(name: str) -> str:

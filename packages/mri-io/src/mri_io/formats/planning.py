@@ -1,9 +1,8 @@
 """What a conversion will make: which file becomes which volume, with which label maps."""
 
 import hashlib
-import json
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -11,21 +10,14 @@ from typing import Any
 from mri_io.errors import ConfigError, FormatError, expected_got
 from mri_io.formats import get_format
 from mri_io.formats.base import Identity, SourceItem
+from mri_io.formats.given_labels import LabelFile
+from mri_io.formats.image_files import ENDINGS, image_stem
+from mri_io.formats.label_names import read_label_names
 from mri_io.formats.names import stored_name
-from mri_io.formats.nifti import stem_of
 from mri_io.schema.elements import SCHEMA_VERSION
 from mri_io.store.cohort import Cohort
 
-__all__ = ["ConversionTask", "LabelFile", "match_labels", "plan_conversion", "without_patient"]
-
-
-@dataclass(frozen=True)
-class LabelFile:
-    """A NIfTI label map that belongs to a source file, ``<stem>_<name>.nii.gz``."""
-
-    path: Path
-    name: str
-    labels: Mapping[int, str]
+__all__ = ["ConversionTask", "match_labels", "plan_conversion", "without_patient"]
 
 
 @dataclass(frozen=True)
@@ -47,8 +39,7 @@ class ConversionTask:
         A volume of an older minor version is the same volume: its settings are those with its own version.
         """
         declared = {label.name: {str(k): v for k, v in label.labels.items()} for label in self.labels}
-        if "labels" in self.item.options:
-            name, ids = self.item.options["labels"]
+        for name, ids in self.item.options.get("labels", {}).items():
             declared[name] = {str(k): v for k, v in ids.items()}
         return {
             "format": self.item.format,
@@ -81,7 +72,7 @@ def plan_conversion(items: Sequence[SourceItem], cohort: Cohort, labels: Path | 
     unmatched = not maps and not any("labels" in item.options for item in items)
     if labels is not None and unmatched:
         expected = f"<name of a source>_<name of the labels>.nii.gz, e.g. {_stem(items[0])}_tissue.nii.gz"
-        got = [path.name for path in sorted(labels.glob("*.nii*"))[:3]] or "no NIfTI file"
+        got = [path.name for path in _maps_in(labels)[:3]] or "no image file"
         raise ConfigError(expected_got("label maps", expected=expected, got=got, where=labels))
     groups: dict[str, list[tuple[str, SourceItem, Identity]]] = {}
     tasks = []
@@ -136,7 +127,7 @@ def _run_numbers(cohort: Cohort, start: str, sources: Sequence[tuple[str, Path]]
 
 
 def match_labels(folder: Path, items: Sequence[SourceItem]) -> dict[Path, list[LabelFile]]:
-    """Return the label maps of each source file: those named after it, ``<stem>_<name>.nii[.gz]``.
+    """Return the label maps of each source file: those named after it, ``<stem>_<name>`` with an image's ending.
 
     Where two stems fit, as ``sub-01`` and ``sub-01_T2w`` do ``sub-01_T2w_tissue.nii.gz``, the longer is taken. Names of
     label ids come from ``labels.json`` in the folder, ``{"<name>": {"1": "grey matter", ...}}``; without it they are
@@ -154,32 +145,23 @@ def match_labels(folder: Path, items: Sequence[SourceItem]) -> dict[Path, list[L
         if item.format != "png-pairs" and item.path not in same:
             same.append(item.path)
     found: dict[Path, list[LabelFile]] = {}
-    for path in sorted(folder.glob("*.nii*")):
-        fitting = [stem for stem, sources in stems.items() if sources and stem_of(path).startswith(f"{stem}_")]
-        if not fitting:
+    joined = {path.resolve() for item in items for path in item.options.get("maps", {}).values()}
+    for path in _maps_in(folder):
+        fitting = [stem for stem, sources in stems.items() if sources and image_stem(path.name).startswith(f"{stem}_")]
+        if not fitting or path.resolve() in joined:
             continue
         stem = max(fitting, key=len)
         if len(stems[stem]) > 1:
             got = " and ".join(str(source) for source in stems[stem][:3])
             fix = "Give the sources names of their own, or convert them one by one with a folder of labels each."
             raise ConfigError(expected_got("source of the labels", expected="one file", got=got, where=path, fix=fix))
-        name = stem_of(path).removeprefix(f"{stem}_")
-        declared = {int(key): text for key, text in names.get(name, {}).items()}
-        found.setdefault(stems[stem][0], []).append(LabelFile(path, name, declared))
+        name = image_stem(path.name).removeprefix(f"{stem}_")
+        found.setdefault(stems[stem][0], []).append(LabelFile(path, name, names.get(name, {})))
     return found
 
 
-def read_label_names(folder: Path) -> dict[str, dict[str, str]]:
-    """Return the content of ``labels.json``, empty without it."""
-    path = folder / "labels.json"
-    if not path.is_file():
-        return {}
-    try:
-        names = json.loads(path.read_bytes())
-        return {str(name): {str(int(key)): str(text) for key, text in ids.items()} for name, ids in names.items()}
-    except (ValueError, AttributeError) as error:
-        form = '{"tissue": {"1": "grey matter"}}'
-        raise FormatError(f"{path}: expected label names in the form {form}, got: {error}.") from None
+def _maps_in(folder: Path) -> list[Path]:
+    return sorted(path for path in folder.iterdir() if path.name.lower().endswith(ENDINGS))
 
 
 def _with_label_names(item: SourceItem, folder: Path | None) -> SourceItem:
@@ -188,11 +170,11 @@ def _with_label_names(item: SourceItem, folder: Path | None) -> SourceItem:
     if len(names) != 1:
         return item
     name, ids = next(iter(names.items()))
-    return replace(item, options={**item.options, "labels": (name, {int(k): v for k, v in ids.items()})})
+    return replace(item, options={**item.options, "labels": {name: ids}})
 
 
 def _stem(item: SourceItem) -> str:
-    name = stem_of(item.path)
+    name = image_stem(item.path.name)
     return name if name != item.path.name else item.path.stem
 
 

@@ -72,7 +72,7 @@ class PngPairsFormat(Format):
                     where=masks[0].parent,
                 )
             )
-        name, declared = item.options.get("labels", ("mask", {}))
+        name, declared = next(iter(item.options.get("labels", {"mask": {}}).items()))
         names = dict(declared) or ({1: "structure"} if ids == [1] else {n: f"label {n}" for n in ids})
         dims = ("slice", "y", "x")
         elements = (

@@ -1,0 +1,92 @@
+"""MetaImage: what SimpleITK wrote, in RAS+."""
+
+import numpy as np
+import pytest
+import SimpleITK
+
+from mri_io.convert import convert
+from mri_io.errors import FormatError
+from mri_io.formats import find_items, get_format
+from mri_io.testing.image_files import AFFINES, box, image, read_one, values, volumes, write_metaimage
+
+
+@pytest.mark.parametrize("name", AFFINES)
+@pytest.mark.parametrize("ending", [".mha", ".mhd"])
+@pytest.mark.parametrize("compress", [False, True])
+def test_arrays_and_affines(tmp_path, name, ending, compress):
+    array = image()
+    path = write_metaimage(tmp_path / f"a_t2{ending}", array, AFFINES[name], compress=compress)
+    item, raw = read_one(path)
+    assert len(item.files) == (1 if ending == ".mha" else 2)
+    (element,) = raw.elements
+    assert element.path == "image/t2"
+    np.testing.assert_array_equal(values(element), array.T)
+    np.testing.assert_allclose(element.affine, AFFINES[name], atol=1e-5)
+    # Where ITK itself puts the last voxel, in LPS.
+    last = SimpleITK.ReadImage(str(path)).TransformIndexToPhysicalPoint([n - 1 for n in array.shape])
+    np.testing.assert_allclose((element.affine @ [*(n - 1 for n in array.shape), 1])[:3], last * np.array([-1, -1, 1]))
+
+
+@pytest.mark.parametrize("compress", [False, True])
+def test_the_fourth_dimension_is_time(tmp_path, compress, monkeypatch):
+    monkeypatch.setattr("mri_io.formats.image_files.BLOCK_BYTES", 2 * 7 * 6 * 8)
+    array = image((7, 6, 5, 4), np.int16)
+    _, raw = read_one(write_metaimage(tmp_path / "a.mha", array, AFFINES["oblique"], compress=compress))
+    (element,) = raw.elements
+    assert element.dims == ("frame", "slice", "y", "x")
+    assert element.dtype == np.int16
+    assert [len(block) for block in element.blocks()] == [2, 2, 1] * 4
+    np.testing.assert_array_equal(values(element), array.T)
+
+
+def test_label_maps_are_joined(tmp_path):
+    folder = tmp_path / "in"
+    folder.mkdir()
+    write_metaimage(folder / "Case00.mhd", image(), AFFINES["oblique"])
+    write_metaimage(folder / "Case00_segmentation.mhd", box(), AFFINES["oblique"])  # as PROMISE12 names them
+    summary = convert([folder], tmp_path / "c", progress=False)
+    assert not summary.failures
+    (volume,) = volumes(tmp_path / "c")
+    np.testing.assert_array_equal(np.asarray(volume["seg/segmentation"][...]), box().T)
+
+
+def test_bad_files_are_refused(tmp_path):
+    def damaged(name, old, new, **options):
+        path = write_metaimage(tmp_path / name, image(), **options)
+        path.write_bytes(path.read_bytes().replace(old, new, 1))
+        return path
+
+    short = write_metaimage(tmp_path / "short.mha", image())
+    short.write_bytes(short.read_bytes()[:-600])
+    packed = write_metaimage(tmp_path / "packed.mha", image((30, 30, 30)), compress=True)
+    packed.write_bytes(packed.read_bytes()[:9000])
+    lost = write_metaimage(tmp_path / "lost.mhd", image())
+    (tmp_path / "lost.raw").unlink()
+    text = tmp_path / "text.mha"
+    text.write_bytes(b"no image\n")
+    vectors = SimpleITK.GetImageFromArray(np.zeros((5, 6, 7, 3), np.float32), isVector=True)
+    SimpleITK.WriteImage(vectors, str(tmp_path / "vectors.mha"))
+    cases = [
+        (short, r"short\.mha: size: expected 840 bytes of data"),
+        (packed, r"packed\.mha: expected a readable MetaImage"),
+        (lost, r"lost\.raw: expected beside lost\.mhd, found no file"),
+        (text, r"text\.mha: header: expected the fields of a MetaImage.*got none"),
+        (tmp_path / "vectors.mha", "dimensions: expected .*one number per voxel, got .* with 3"),
+        (
+            damaged("big.mha", b"DimSize = 7 6 5", b"DimSize = 70000 60000 50000"),
+            "size: expected 840000000000000 bytes",
+        ),
+        (damaged("list.mha", b"ElementDataFile = LOCAL", b"ElementDataFile = LIST"), "data file: expected one file"),
+        (damaged("type.mha", b"MET_FLOAT", b"MET_NOTHING"), "expected a readable MetaImage|size: expected"),
+        (damaged("zero.mha", b"TransformMatrix = 1 0 0", b"TransformMatrix = 0 0 0"), "expected a readable MetaImage"),
+    ]
+    for path, message in cases:
+        with pytest.raises(FormatError, match=message):
+            values(read_one(path)[1].elements[0])
+
+
+def test_memory_counts_what_is_held(tmp_path):
+    array = image((30, 30, 30))
+    packed, plain = (write_metaimage(tmp_path / f"{c}.mha", array, compress=c) for c in (True, False))
+    held, streamed = (get_format("metaimage").memory(find_items([path])[0]) for path in (packed, plain))
+    assert held - streamed == 2 * array.nbytes
