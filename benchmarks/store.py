@@ -23,7 +23,6 @@ from typing import Any
 
 import h5py
 import numpy as np
-import torch
 from torch.utils.data import DataLoader, Dataset
 
 from mri_io import open_cohort, open_volume
@@ -31,7 +30,7 @@ from mri_io.convert import convert
 from mri_io.store import create_cohort, query_index
 from mri_io.store.shards import forget
 from mri_io.testing.raw_files import xml_header
-from mri_io.torch import SliceDataset
+from mri_io.torch import SliceDataset, collate_slices
 
 SHAPE = (15, 640, 368)
 TARGETS = {
@@ -58,11 +57,6 @@ class FastMriSlices(Dataset[Any]):
         """Open the file and read one slice."""
         with h5py.File(self.path, "r") as file:
             return file["kspace"][index]
-
-
-def first(batch: list[Any]) -> torch.Tensor:
-    """Return the one sample of a batch as a tensor, without a further copy."""
-    return torch.as_tensor(batch[0]["kspace"] if isinstance(batch[0], dict) else batch[0])
 
 
 def write_source(path: Path, slices: int) -> None:
@@ -119,6 +113,7 @@ class Table:
 def slices_in_random_order(table: Table, source: Path, cohort: Path, slices: int, rounds: int) -> None:
     """Read all slices in random order, in this process and in two workers of a loader."""
     peer, own = FastMriSlices(source, slices), SliceDataset(cohort, ["kspace"], part=None)
+    windows = SliceDataset(cohort, ["kspace"], part=None, writable=False)  # batches are copies
     for number in (0, slices - 1):
         np.testing.assert_array_equal(peer[number], own[number]["kspace"])
     order = np.random.default_rng(1).permutation(slices).tolist()
@@ -144,14 +139,13 @@ def slices_in_random_order(table: Table, source: Path, cohort: Path, slices: int
         "batch_size": 1,
         "num_workers": 2,
         "sampler": order,
-        "collate_fn": first,
         "multiprocessing_context": "forkserver",
         "persistent_workers": True,
     }
     firsts: list[list[float]] = [[], []]
     others: list[list[float]] = [[], []]
     for _ in range(max(rounds // 2, 3)):
-        loaders = [DataLoader(dataset, **options) for dataset in (peer, own)]
+        loaders = [DataLoader(peer, **options), DataLoader(windows, collate_fn=collate_slices, **options)]
         # An epoch of the peer starts the workers; the store's first pass is timed with workers that are there.
         for number, loader in enumerate(loaders):
             warm = iter(loader)

@@ -259,11 +259,8 @@ class StoredArray:
     def view(self, index: Any) -> np.ndarray:
         """Read as by indexing, but read-only, and without a copy where the index lies in one uncompressed chunk."""
         chosen = Selection(index, self.shape, 0 if self.layout is None else self.layout.leading)
-        if self.layout is None or chosen.single is None:
-            found = self[index]
-        else:
-            found = self.chunk(chosen.single)[chosen.inner]
-        found = found.view()
+        single = None if self.layout is None else chosen.single
+        found = (self[index] if single is None else self.chunk(single)[chosen.inner]).view()
         found.flags.writeable = False
         return found
 
