@@ -34,6 +34,7 @@ _READERS = (
     "ocmr:OcmrFormat",
     "ismrmrd:IsmrmrdFormat",
     "fastmri:FastMriFormat",
+    "skm_tea:SkmTeaFormat",
     "cc359:Cc359Format",
     "bart:BartFormat",
     "twix:TwixFormat",

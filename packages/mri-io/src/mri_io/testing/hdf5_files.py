@@ -1,15 +1,17 @@
 """HDF5 files in the layouts of public data sets, written with h5py and nibabel as their makers describe them."""
 
+import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import h5py
+import nibabel
 import numpy as np
 
 from mri_io.testing.raw_files import xml_header
 
-__all__ = ["blob", "coil_images", "write_cc359", "write_fastmri_file"]
+__all__ = ["blob", "coil_images", "skm_tea_scan", "write_cc359", "write_fastmri_file", "write_skm_tea"]
 
 
 def blob(shape: Sequence[int], seed: int = 0) -> np.ndarray:
@@ -58,3 +60,68 @@ def write_cc359(path: Path, kspace: np.ndarray, **options: Any) -> Path:
     with h5py.File(path, "w") as file:
         file.create_dataset("kspace", data=array, **options)
     return path
+
+
+def skm_tea_scan(
+    matrix: Sequence[int] = (6, 24, 16), acquired: Sequence[int] = (18, 8), coils: int = 3, maps: int = 1, seed: int = 0
+) -> dict[str, np.ndarray]:
+    """Return a scan as SKM-TEA has it: k-space acquired in the middle of a larger matrix, maps and their images.
+
+    ``kspace`` (x, ky, kz, echo, coil), ``maps`` (x, ky, kz, coil, map), ``target`` (x, ky, kz, echo, map) are such that
+    the target is what the maps combine of the images of the coils. ``tissues`` (x, ky, kz) holds 0 to 6.
+    """
+    rows, columns = matrix[1:]
+    echoes = np.stack([coil_images(matrix, coils, seed), 0.6 * coil_images(matrix, coils, seed + 1)])
+    axes = (-2, -1)
+    kspace = np.fft.fftshift(np.fft.fft2(np.fft.ifftshift(echoes, axes=axes), norm="ortho"), axes=axes)
+    inside = np.zeros((rows, columns), bool)
+    first = [rows // 2 - acquired[0] // 2, columns // 2 - acquired[1] // 2]
+    inside[first[0] : first[0] + acquired[0], first[1] : first[1] + acquired[1]] = True
+    kspace = (kspace * inside).astype(np.complex64)
+    images = np.fft.fftshift(np.fft.ifft2(np.fft.ifftshift(kspace, axes=axes), norm="ortho"), axes=axes)
+    weights = coil_images(matrix, coils, seed) / blob(matrix, seed)[:, None]
+    sens = np.stack([weights / np.linalg.norm(weights, axis=1, keepdims=True) * 1j**n for n in range(maps)], axis=1)
+    target = np.einsum("xmcyz,excyz->exmyz", sens.conj(), images)
+    rng = np.random.default_rng(seed)
+    return {
+        "kspace": np.ascontiguousarray(kspace.transpose(1, 3, 4, 0, 2)),
+        "maps": np.ascontiguousarray(sens.transpose(0, 3, 4, 2, 1)).astype(np.complex64),
+        "target": np.ascontiguousarray(target.transpose(1, 3, 4, 0, 2)).astype(np.complex64),
+        "masks/poisson_4.0x": rng.random(acquired) < 0.25,
+        "masks/poisson_6.0x": rng.random(acquired) < 1 / 6,
+        "tissues": rng.integers(0, 7, matrix).astype(np.uint8),
+    }
+
+
+def write_skm_tea(
+    root: Path,
+    scans: Mapping[str, Mapping[str, np.ndarray]],
+    parts: Mapping[str, Sequence[Mapping[str, Any]]] | None = None,
+    *,
+    affine: np.ndarray | None = None,
+    version: str = "v1.0.0",
+    **options: Any,
+) -> Path:
+    """Write the folder of the data set: `scans` by their ids, `parts` as rows of the annotations of each part.
+
+    `affine` is that of the label maps, by default SI, AP, LR with voxels of 0.3125 x 0.3125 x 0.8 mm.
+    """
+    folders = {name: root / name for name in ("files_recon_calib-24", "segmentation_masks/raw-data-track")}
+    for folder in folders.values():
+        folder.mkdir(parents=True, exist_ok=True)
+    if affine is None:
+        affine = np.array([[0, 0, 0.8, -60], [0, -0.3125, 0, 70], [-0.3125, 0, 0, 80], [0, 0, 0, 1]])
+    for name, scan in scans.items():
+        with h5py.File(folders["files_recon_calib-24"] / f"{name}.h5", "w") as file:
+            for key, array in scan.items():
+                if key != "tissues":
+                    file.create_dataset(key, data=array, **(options if array.ndim == 5 else {}))
+        if "tissues" in scan:
+            image = nibabel.Nifti1Image(scan["tissues"], affine)
+            nibabel.save(image, folders["segmentation_masks/raw-data-track"] / f"{name}.nii.gz")
+    for part, rows in (parts or {}).items():
+        path = root / "annotations" / version / f"{part}.json"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        content = {"info": {"version": version}, "categories": [], "images": list(rows), "annotations": []}
+        path.write_text(json.dumps(content))
+    return root
