@@ -12,7 +12,7 @@ Cache = Annotated[
         "--cache", help="Of a URL: keep what is read in DIR[:SIZE], e.g. /scratch/mri:200G [MRI_IO_CACHE; 10G]."
     ),
 ]
-Scheduler = Annotated[str, typer.Option(help="sync, local[:N] or tcp://host:port.")]
+Scheduler = Annotated[str, typer.Option(help="sync, local[:N], slurm[:N] or tcp://host:port.")]
 Json = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 
 
@@ -56,6 +56,45 @@ def convert(
     )
     typer.echo(summary)
     raise typer.Exit(0 if summary.ok else 1)
+
+
+def prep(
+    cohort: Annotated[str, typer.Argument(help="Folder or URL of the cohort; list alone prints all steps.")],
+    step: Annotated[str | None, typer.Argument(help="Name of the step.")] = None,
+    set_: Annotated[list[str] | None, typer.Option("--set", help="Option of the step: key=value; repeat.")] = None,
+    volume: Annotated[list[str] | None, typer.Option(help="Volume id; repeat for several [all].")] = None,
+    split: Annotated[str, typer.Option(help="Name of the split.")] = "default",
+    part: Annotated[str | None, typer.Option(help="Part of the split [all volumes].")] = None,
+    scheduler: Scheduler = "sync",
+) -> None:
+    """Run a preparation step of an installed package on the volumes of a cohort; continues where it was interrupted."""
+    from mri_io.config import load_config
+    from mri_io.prep import get_step, run_step
+
+    if step is None:
+        if cohort != "list":
+            raise typer.BadParameter("expected COHORT STEP, or list")
+        from mri_io.describe import print_steps
+
+        print_steps()
+        return
+    options = load_config(get_step(step).options, None, set_ or ())
+    summary = run_step(cohort, step, options, volumes=volume, split=split, part=part, scheduler=scheduler)
+    typer.echo(summary)
+    raise typer.Exit(0 if summary.ok else 1)
+
+
+def migrate(
+    cohort: Cohort,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="List only.")] = False,
+) -> None:
+    """Bring metadata that older releases wrote to the present version of the store; data are not touched."""
+    from mri_io.store import migrate as migrate_cohort
+
+    report = migrate_cohort(cohort, dry_run=dry_run)
+    for change in report.changes:
+        typer.echo(change)
+    typer.echo(report)
 
 
 def ls(cohort: Cohort, as_json: Json = False) -> None:

@@ -141,7 +141,7 @@ class _Convert:
         if there:
             stored = opened[task.volume_id]
             former = stored.attributes.get("converter") or {}
-            version_then = stored.attributes["schema_version"]
+            version_then = former.get("schema_version", stored.attributes["schema_version"])  # of a migrated volume
             same = former.get("config_hash") == config_hash(task.settings(version_then))
             if stored.source is not None and stored.source.sha256 == source.sha256 and same:
                 return {"status": "skipped", "volume": task.volume_id}

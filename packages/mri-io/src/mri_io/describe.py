@@ -196,6 +196,15 @@ def print_formats() -> None:
     _table("formats", ("format", "what is read", "options"), rows)
 
 
+def print_steps() -> None:
+    """Print the table of preparation steps that installed packages offer."""
+    from mri_io.prep import get_step, step_names
+
+    steps = [get_step(name) for name in step_names()]
+    rows = [(step.name, step.summary, ", ".join(step.options.model_fields)) for step in steps]
+    _table("preparation steps", ("step", "what it does", "options (--set)"), rows)
+
+
 def print_exporters() -> None:
     """Print the table of formats that `export` writes."""
     from mri_io.export import exporter_class, exporter_names

@@ -50,7 +50,7 @@ def run(
     name: Annotated[str | None, typer.Option(help="The results are recon/NAME and seg/NAME.")] = None,
     split: SplitOption = "default",
     part: Annotated[str | None, typer.Option(help="Part of the split [all volumes].")] = None,
-    scheduler: Annotated[str, typer.Option(help="sync, local[:N] or tcp://host:port.")] = "sync",
+    scheduler: Annotated[str, typer.Option(help="sync, local[:N], slurm[:N] or tcp://host:port.")] = "sync",
     device: Annotated[str, typer.Option(help="cpu, cuda, cuda:1, ...")] = "cpu",
     replace: Annotated[bool, typer.Option("--replace", help="Replace results that exist.")] = False,
 ) -> None:

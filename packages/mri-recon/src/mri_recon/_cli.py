@@ -10,7 +10,7 @@ app = typer.Typer(help="Reconstruct images from k-space: calibrate, run, train, 
 CohortArgument = Annotated[str, typer.Argument(help="Folder or URL of the cohort.")]
 SplitOption = Annotated[str, typer.Option(help="Name of the split.")]
 PartOption = Annotated[str | None, typer.Option(help="Part of the split [all volumes].")]
-SchedulerOption = Annotated[str, typer.Option(help="sync, local[:N] or tcp://host:port.")]
+SchedulerOption = Annotated[str, typer.Option(help="sync, local[:N], slurm[:N] or tcp://host:port.")]
 DeviceOption = Annotated[str, typer.Option(help="cpu, cuda, cuda:1, ...")]
 ReplaceOption = Annotated[bool, typer.Option("--replace", help="Replace results that exist.")]
 SetOption = Annotated[list[str] | None, typer.Option("--set", help="Override a field: a.b=value.")]

@@ -45,7 +45,7 @@ def run(
     part: Annotated[str | None, typer.Option(help="Part of the split [all volumes].")] = None,
     window: Annotated[tuple[int, int] | None, typer.Option(help="Size of sliding windows [whole slices].")] = None,
     device: Annotated[str, typer.Option(help="cpu, cuda, cuda:1, ...")] = "cpu",
-    scheduler: Annotated[str, typer.Option(help="sync, local[:N] or tcp://host:port.")] = "sync",
+    scheduler: Annotated[str, typer.Option(help="sync, local[:N], slurm[:N] or tcp://host:port.")] = "sync",
     replace: Annotated[bool, typer.Option("--replace", help="Replace results that exist.")] = False,
 ) -> None:
     """Segment volumes with a trained network; the checkpoint is all it needs."""

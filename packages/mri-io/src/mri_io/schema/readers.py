@@ -11,7 +11,17 @@ from typing import Any
 from mri_io.errors import CorruptElementError, VersionError, expected_got
 from mri_io.schema.elements import SCHEMA_VERSION, known_type
 
-__all__ = ["STEPS", "AttributeReader", "check_version", "is_known", "read_current"]
+__all__ = [
+    "COHORT_STEPS",
+    "STEPS",
+    "VOLUME_STEPS",
+    "AttributeReader",
+    "check_version",
+    "is_known",
+    "read_current",
+    "read_current_root",
+    "version_number",
+]
 
 AttributeReader = Callable[[Mapping[str, Any]], dict[str, Any]]
 
@@ -20,6 +30,16 @@ STEPS: dict[tuple[str, int], AttributeReader] = {
     ("emb", 1): dict,
 }
 """``(type, version)`` to a pure function from the stored attributes to those of the next version."""
+
+VOLUME_STEPS: dict[str, tuple[str, AttributeReader]] = {"1.0": ("1.1", dict)}
+"""Version of a volume to the next version, and a pure function from its attributes to those of that version."""
+COHORT_STEPS: dict[str, tuple[str, AttributeReader]] = {"1.0": ("1.1", dict)}
+"""The same for ``cohort.json``."""
+
+
+def version_number(version: str) -> tuple[int, ...]:
+    """Return a version as numbers, which can be compared."""
+    return tuple(int(part) for part in version.split("."))
 
 
 def check_version(found: object, where: object) -> None:
@@ -67,4 +87,28 @@ def read_current(attributes: Mapping[str, Any], where: object) -> dict[str, Any]
         if step is None:
             raise VersionError(f"{where}: element type {name!r} version {older} can no longer be read.")
         found = {**step(found), "type_version": older + 1}
+    return found
+
+
+def read_current_root(
+    attributes: Mapping[str, Any], steps: Mapping[str, tuple[str, AttributeReader]], where: object
+) -> dict[str, Any]:
+    """Return the attributes of a volume or cohort as the current version of the store has them.
+
+    The hash by which a conversion knows its volume again covers the version of the store: `converter` keeps the one
+    that it was made with.
+
+    Raises
+    ------
+    VersionError
+        When no step leads from the version to the current one.
+    """
+    found = dict(attributes)
+    if found["schema_version"] != SCHEMA_VERSION and isinstance(found.get("converter"), Mapping):
+        found["converter"] = {"schema_version": found["schema_version"], **found["converter"]}
+    while (version := found["schema_version"]) != SCHEMA_VERSION:
+        if version not in steps:
+            raise VersionError(f"{where}: store version {version} can no longer be brought to {SCHEMA_VERSION}.")
+        after, step = steps[version]
+        found = {**step(found), "schema_version": after}
     return found
