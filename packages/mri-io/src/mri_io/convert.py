@@ -98,6 +98,7 @@ def convert(
         labels=[task.item.label for task in tasks],
         progress=progress,
         on_done=record,
+        memory=_memory,
     )
     store_splits(opened, tasks, summary)
     if found.passed_over:
