@@ -7,7 +7,7 @@ PY := $(VENV)/bin/python
 DEMO ?= demo-output
 inputs := pyproject.toml constraints.txt tools/bootstrap.sh $(wildcard packages/*/pyproject.toml)
 
-.PHONY: help install dev demo test lint types contracts unit format bench-real bench-startup bench-store clean
+.PHONY: help install dev demo test lint types contracts unit format bench-real bench-startup bench-store faults clean
 
 help:  ## list the targets
 	@grep -E '^[a-z-]+:.*##' Makefile | sed -E 's/:[^#]*## /\t/' | expand -t 16
@@ -46,6 +46,9 @@ bench-real: install  ## figures on real input (MRI_TEST_DATA), for docs/results.
 
 bench-store: install  ## speed of the store beside HDF5 and plain copies, for docs/results.md
 	$(PY) benchmarks/store.py
+
+faults: dev  ## kills, flipped bits, full disks, races and damaged inputs, for docs/results.md; an hour
+	GOMP_SPINCOUNT=50000 $(PY) -m tools.faults
 
 bench-startup: install  ## time from the shell to the help of the commands
 	$(PY) benchmarks/startup.py
