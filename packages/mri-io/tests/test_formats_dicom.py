@@ -228,6 +228,13 @@ def test_dicomdir_is_passed_over(tmp_path):
     assert len(item.files) == 5
 
 
+def test_files_of_a_series_may_be_given_one_by_one(tmp_path):
+    files = write_series(tmp_path, numbers(), AXIAL)
+    for sources in (files, files[::-1], [tmp_path, *files], [*files, tmp_path]):
+        (item,) = find_items(sources)
+        assert item.files == tuple(files)
+
+
 # Series
 
 

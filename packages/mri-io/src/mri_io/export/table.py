@@ -13,6 +13,8 @@ PLUGINS = "mri_io.exporters"
 
 _EXPORTERS = {
     "nifti": "nifti:NiftiExporter",
+    "dicom": "dicom:DicomExporter",
+    "dicom-seg": "dicom_seg:DicomSegExporter",
     "png": "png:PngExporter",
     "bart": "bart:BartExporter",
     "nnunet": "nnunet:NnUnetExporter",

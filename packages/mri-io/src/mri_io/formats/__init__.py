@@ -128,7 +128,7 @@ def find_sources(
         path = Path(source).absolute()  # workers on other machines may have another working directory
         if not _is_there(path):
             raise FormatError(f"{path}: there is no such file or folder.")
-        found = _gathered(_find(path, readers, passed_over))
+        found = _find(path, readers, passed_over)
         if not found:
             raise FormatError(
                 expected_got(
@@ -138,7 +138,10 @@ def find_sources(
         for item in found:
             # A pair of files given as both, or a file and its folder, are one item.
             items.setdefault((item.path.resolve(), item.label), (item, item.path.parent.relative_to(_folder(path))))
-    labelled = _with_distinct_labels(list(items.values()))
+    # Files of one series may be given one by one, as a shell expands *.dcm.
+    folders = {item.path: folder for item, folder in items.values()}
+    joined = _gathered([item for item, _ in items.values()])
+    labelled = _with_distinct_labels([(item, folders[item.path]) for item in joined])
     return Found(_with_choices(labelled, choices or ReadOptions()), passed_over)
 
 

@@ -150,7 +150,7 @@ class Format(ABC):
         return [SourceItem(self.name, path, (path,), path.name)]
 
     def gather(self, items: Sequence[SourceItem]) -> list[SourceItem]:
-        """Join what `find` found in the files of one source: slices into series, label maps to their images.
+        """Join what `find` found in all sources: slices into series, label maps to their images.
 
         `label` and `path` of a joined item are those of its first; by default nothing is joined.
         """

@@ -35,7 +35,7 @@ class DicomFormat(Format):
         return is_dicom(path)
 
     def gather(self, items: Sequence[SourceItem]) -> list[SourceItem]:
-        """Join the files of a source into volumes by what their headers say."""
+        """Join files into volumes by what their headers say."""
         order = {item.path: index for index, item in enumerate(items)}
         scans: list[Scan] = []
         found: list[SourceItem] = []
