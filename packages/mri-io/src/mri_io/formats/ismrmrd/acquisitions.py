@@ -195,7 +195,12 @@ def _blocks_of_heads(dataset: Any, *, raw: bool) -> Iterator[np.ndarray]:
             yield dataset[(slice(start, start + _BLOCK), *rest)]["head"]
         return
     offset = kind.get_member_offset(kind.get_member_index(b"head"))
-    fields = {"names": ["head"], "formats": [dataset.dtype["head"]], "offsets": [offset], "itemsize": kind.get_size()}
+    fields: Any = {
+        "names": ["head"],
+        "formats": [dataset.dtype["head"]],
+        "offsets": [offset],
+        "itemsize": kind.get_size(),
+    }
     record = np.dtype(fields)
     for start in range(0, len(dataset), dataset.chunks[0]):
         yield np.frombuffer(dataset.id.read_direct_chunk((start, *rest))[1], record)["head"]
