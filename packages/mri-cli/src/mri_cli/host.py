@@ -20,7 +20,22 @@ GROUP = "mri_cli.commands"
 # Commands of the project's own packages, for the hint when the package is absent.
 HOMES = {
     **dict.fromkeys(
-        ["convert", "export", "gc", "index", "info", "ls", "migrate", "prep", "report", "simulate", "split", "stats", "verify"],
+        [
+            "convert",
+            "export",
+            "gc",
+            "index",
+            "info",
+            "ls",
+            "migrate",
+            "prep",
+            "report",
+            "resample",
+            "simulate",
+            "split",
+            "stats",
+            "verify",
+        ],
         "mri-io",
     ),
     "recon": "mri-recon",

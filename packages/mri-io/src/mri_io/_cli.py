@@ -257,6 +257,43 @@ def export(
     typer.echo(f"{len(files)} files in {out}")
 
 
+def resample(
+    cohort: Cohort,
+    element: Annotated[str, typer.Argument(help="Image, reconstruction, map or label map, e.g. qmap/adc.")],
+    to: Annotated[str | None, typer.Option(help="Element of the same volume whose grid is taken.")] = None,
+    spacing: Annotated[str | None, typer.Option(help="In place of --to: voxel sizes x,y,slice in mm.")] = None,
+    method: Annotated[
+        str | None,
+        typer.Option(help="Of images bspline, linear or nearest, of label maps label or nearest [bspline; label]."),
+    ] = None,
+    name: Annotated[str | None, typer.Option(help="Name of the result [ELEMENT-to-OTHER].")] = None,
+    volume: Annotated[list[str] | None, typer.Option(help="Volume id; repeat for several [all with ELEMENT].")] = None,
+    split: Annotated[str, typer.Option(help="Name of the split.")] = "default",
+    part: Annotated[str | None, typer.Option(help="Part of the split [all volumes].")] = None,
+    scheduler: Scheduler = "sync",
+    replace: Annotated[bool, typer.Option("--replace", help="Replace results that exist.")] = False,
+) -> None:
+    """Bring an element of every volume to another grid; label maps keep the volume of each structure."""
+    from mri_io.resampling import parse_spacing
+    from mri_io.resampling import resample as resample_cohort
+
+    summary = resample_cohort(
+        cohort,
+        element,
+        to=to,
+        spacing=None if spacing is None else parse_spacing(spacing),
+        method=method,
+        name=name,
+        volumes=volume,
+        split=split,
+        part=part,
+        scheduler=scheduler,
+        replace=replace,
+    )
+    typer.echo(summary)
+    raise typer.Exit(0 if summary.ok else 1)
+
+
 def report(
     cohort: Cohort,
     out: Annotated[Path | None, typer.Option(help="The HTML file [COHORT/report.html].")] = None,

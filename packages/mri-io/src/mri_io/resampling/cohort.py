@@ -1,0 +1,227 @@
+"""Bring an element of every volume to another grid, into the store."""
+
+from collections.abc import Iterator
+from typing import Any, Literal
+
+import numpy as np
+
+from mri_io.config import Config, validate_config
+from mri_io.errors import ConfigError, ElementNotFoundError, expected_got
+from mri_io.prep import PrepSummary, already_there, prepare_cohort, result_path
+from mri_io.resampling.grids import Grid, slabs, spaced_grid
+from mri_io.resampling.images import Interpolation, resampled_image
+from mri_io.resampling.labels import LabelResult, resampled_labels
+from mri_io.schema import Provenance
+from mri_io.schema.elements import SERIES, element_type
+from mri_io.store import Cohort, Element, Volume, open_cohort
+from mri_io.store.remote.paths import AnyPath
+
+__all__ = ["ResampleConfig", "resample"]
+
+_OF_THE_STORE = {"type", "type_version", "name", "provenance", "commit", "affine", "labels", "metadata_sha256"}
+
+
+class ResampleConfig(Config):
+    """How an element is brought to another grid; one of `to` and `spacing` is given."""
+
+    to: str | None = None
+    """Element of the same volume whose grid is taken."""
+    spacing: tuple[float, float, float] | None = None
+    """Voxel sizes in mm along (x, y, slice), over the element's own field of view."""
+    method: Literal["bspline", "linear", "nearest", "label"] | None = None
+    """Of images and maps ``bspline``, ``linear`` or ``nearest``, of label maps ``label`` or ``nearest``; by default the
+    first."""
+
+
+def resample(
+    cohort: str | AnyPath | Cohort,
+    element: str,
+    *,
+    to: str | None = None,
+    spacing: tuple[float, float, float] | None = None,
+    method: str | None = None,
+    name: str | None = None,
+    volumes: list[str] | None = None,
+    split: str = "default",
+    part: str | None = None,
+    scheduler: str = "sync",
+    replace: bool = False,
+) -> PrepSummary:
+    """Bring an element to another grid in every volume that has it, and write ``<type>/<name>``.
+
+    Parameters
+    ----------
+    cohort
+        The cohort or its folder.
+    element
+        An image, reconstruction, quantitative map or label map, or a series of them.
+    to, spacing, method
+        See `ResampleConfig`.
+    name
+        Of the result, by default ``<name>-to-<name of the other>`` or ``<name>-<spacing>mm``.
+    volumes
+        Ids; by default those that have the element, of `part` of `split` where it is given.
+    split, part, scheduler
+        See `mri_io.prep.prepare_cohort`.
+    replace
+        Replace results that exist. Without it those made from the same data are skipped.
+
+    Returns
+    -------
+    mri_io.prep.PrepSummary
+
+    Raises
+    ------
+    ConfigError
+        For an element that is no image, a method that does not fit it, or a name that cannot be one.
+    ElementNotFoundError
+        When no volume has the element.
+    """
+    config = validate_config(ResampleConfig, {"to": to, "spacing": spacing, "method": method}, where="resample")
+    target = result_path(element.partition("/")[0], name or _default_name(element, config))
+    _check(element, config, target)
+    opened = cohort if isinstance(cohort, Cohort) else open_cohort(cohort)
+    chosen = volumes or [volume.id for volume in opened.volumes(split, part) if element in volume]
+    if not chosen:
+        raise ElementNotFoundError(
+            f"{opened.path}: no volume has an element {element!r}. List them: mri-cli ls {opened.path}"
+        )
+    work = _ResampleVolume(element, config, target, replace=replace)
+    return prepare_cohort(opened, work, volumes=chosen, scheduler=scheduler, description=f"resample {target}")
+
+
+def _default_name(element: str, config: ResampleConfig) -> str:
+    own = element.partition("/")[2]
+    if config.to is not None:
+        return f"{own}-to-{config.to.partition('/')[2]}"
+    return f"{own}-{'x'.join(f'{size:g}' for size in config.spacing or ())}mm"
+
+
+def _check(element: str, config: ResampleConfig, target: str) -> None:
+    """Raise ConfigError for what cannot be, whatever the volumes hold."""
+    kind = element_type(element)
+    if not kind.image_like:
+        raise ConfigError(expected_got("element", expected="an image, recon, qmap or seg", got=element))
+    if (config.to is None) == (config.spacing is None):
+        got = "neither" if config.to is None else "both"
+        raise ConfigError(expected_got("grid", expected="one of --to and --spacing", got=got))
+    methods = ("label", "nearest") if kind.labelled else ("bspline", "linear", "nearest")
+    if config.method is not None and config.method not in methods:
+        raise ConfigError(expected_got(f"--method of {element}", expected=methods, got=config.method))
+    if target in (element, config.to):
+        raise ConfigError(expected_got("--name", expected="one of its own", got=f"that of {target}"))
+
+
+class _ResampleVolume:
+    """Resample one element of one volume; runs in a worker."""
+
+    def __init__(self, element: str, config: ResampleConfig, target: str, *, replace: bool) -> None:
+        self.element, self.config, self.target, self.replace = element, config, target, replace
+
+    def __call__(self, volume: Volume) -> dict[str, Any]:
+        element = volume[self.element]
+        other = None if self.config.to is None else volume[self.config.to]
+        inputs = [element] if other is None else [element, other]
+        made = Provenance.of("mri-io", "resample", self.config, inputs=inputs)
+        if already_there(volume, self.target, made, replace=self.replace):
+            return {"status": "skipped", "volume": volume.id}
+        source = Grid.of(element)
+        target = Grid.of(other) if other is not None else spaced_grid(source, self.config.spacing or ())
+        coverage = _coverage(source, target)
+        if not coverage:
+            where = volume.path / self.element
+            raise ConfigError(
+                expected_got("field of view", expected=f"one that meets {self.target}", got=0, where=where)
+            )
+        if element.type == "seg":
+            self._write_labels(volume, element, source, target, made, coverage)
+        else:
+            self._write_image(volume, element, source, target, made, coverage)
+        return {"status": "done", "volume": volume.id}
+
+    def _write_image(
+        self, volume: Volume, element: Element, source: Grid, target: Grid, made: Provenance, coverage: float
+    ) -> None:
+        method: Interpolation = "bspline"
+        if self.config.method in ("bspline", "linear", "nearest"):
+            method = self.config.method
+        keeps = element.dtype.kind in "fc" or method == "nearest"
+        dtype = element.dtype if keeps else np.dtype(np.float32)
+        with volume.writer(
+            self.target, **self._result(element, target, dtype, made, method, {"coverage": coverage})
+        ) as writer:
+            for member in _members(element):
+                read = _reader(element, member)
+                for block in resampled_image(read, dtype, source, target, method, gaps=element.type == "qmap"):
+                    writer.append(block)
+
+    def _write_labels(
+        self, volume: Volume, element: Element, source: Grid, target: Grid, made: Provenance, coverage: float
+    ) -> None:
+        method = self.config.method or "label"
+        found: list[LabelResult] = []
+        for member in _members(element):
+            read = _reader(element, member)
+            if method == "nearest":
+                blocks = resampled_image(read, element.dtype, source, target, "nearest")
+                found.append(LabelResult(np.concatenate(list(blocks))))
+            else:
+                found.append(resampled_labels(read, element.dtype, source, target))
+        resampled: dict[str, Any] = {"coverage": coverage}
+        if method == "label":
+            resampled["volume_mm3"] = _volumes(found, target.voxel_volume)
+        with volume.writer(
+            self.target,
+            labels=element.labels,
+            **self._result(element, target, element.dtype, made, method, resampled),
+        ) as writer:
+            for result in found:
+                writer.append(result.array)
+
+    def _result(
+        self,
+        element: Element,
+        target: Grid,
+        dtype: np.dtype[Any],
+        made: Provenance,
+        method: str,
+        resampled: dict[str, Any],
+    ) -> dict[str, Any]:
+        """Return what `Volume.writer` takes; attributes are those of the element, and how it was resampled."""
+        own = element_type(element.path).attributes
+        kept = {key: value for key, value in element.attributes.items() if key not in _OF_THE_STORE | own.keys()}
+        return {
+            "shape": (*element.shape[:-3], *target.shape),
+            "dims": element.dims,
+            "dtype": dtype,
+            "affine": target.affine,
+            "provenance": made,
+            "attributes": {**kept, "resampled": {"from": element.path, "method": method, **resampled}},
+            "replace": self.replace,
+        }
+
+
+def _members(element: Element) -> Iterator[tuple[int, ...]]:
+    yield from np.ndindex(*[size for name, size in zip(element.dims, element.shape, strict=True) if name in SERIES])
+
+
+def _reader(element: Element, member: tuple[int, ...]) -> Any:
+    return lambda slices: element[(*member, slices)]
+
+
+def _coverage(source: Grid, target: Grid) -> float:
+    """Return the share of the target's voxels whose centres lie in the source's field of view."""
+    inside = sum(int(slab.inside.sum()) for slab in slabs(source, target))
+    return inside / float(np.prod(target.shape, dtype=np.int64))
+
+
+def _volumes(found: list[LabelResult], voxel: float) -> dict[str, list[float]]:
+    """Return, of each label id, its volume in the common field of view before and after, in mm3, over all members."""
+    totals: dict[str, list[float]] = {}
+    for result in found:
+        after = result.volumes()
+        for number, wanted in result.wanted.items():
+            entry = totals.setdefault(str(number), [0.0, 0.0])
+            entry[0] += round(wanted * voxel, 3)
+            entry[1] += round(after[number] * voxel, 3)
+    return totals
