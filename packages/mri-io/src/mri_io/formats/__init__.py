@@ -30,6 +30,7 @@ PLUGINS = "mri_io.formats"
 
 _READERS = (
     # The first whose sniff accepts a file or folder reads it: particular layouts stand before general ones.
+    "ahead:AheadFormat",
     "stanford_knees:StanfordKneesFormat",
     "ocmr:OcmrFormat",
     "ismrmrd:IsmrmrdFormat",
