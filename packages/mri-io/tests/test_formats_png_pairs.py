@@ -4,8 +4,11 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from mri_io.convert import convert
 from mri_io.errors import FormatError, ShapeError
 from mri_io.formats import find_items, get_format
+from mri_io.store import open_cohort
+from mri_io.testing.image_files import volumes
 from mri_io.testing.raw_files import write_png_pairs
 
 
@@ -49,6 +52,89 @@ def test_palette_masks_give_indices(tmp_path):
     assert np.unique(read(find_items([folder])[0])[0]["seg/mask"][0]).tolist() == [0, 1, 2]
 
 
+def rename(folder, **names):
+    for old, new in names.items():
+        (folder / old).rename(folder / new)
+    return folder
+
+
+@pytest.mark.parametrize("names", [("images", "masks"), ("img", "seg"), ("Image", "GT"), ("images", "annotations")])
+def test_folders_of_other_names(tmp_path, names):
+    folder = rename(write_png_pairs(tmp_path / "a", ["P1"]), Images=names[0], Labels=names[1])
+    (item,) = find_items([folder])
+    assert item.format == "png-pairs"
+    assert read(item)[0]["seg/mask"][0].any()
+
+
+def test_sixteen_bits(tmp_path):
+    folder = write_png_pairs(tmp_path / "a", ["P1"])
+    grey = np.arange(120, dtype=np.uint16).reshape(10, 12) * 500
+    ids = np.tile(np.array([0, 300, 1], np.uint16), (10, 4))
+    for kind, plane in (("Images", grey), ("Labels", ids)):
+        for file in (folder / kind).rglob("*.png"):
+            Image.fromarray(plane).save(file)
+    arrays, _ = read(find_items([folder])[0])
+    assert arrays["image/cine"][0].dtype == np.float32  # up to 59500
+    np.testing.assert_array_equal(arrays["image/cine"][0][1], grey)
+    assert arrays["seg/mask"][0].dtype == np.uint16
+    np.testing.assert_array_equal(arrays["seg/mask"][0][1], ids)
+    assert arrays["seg/mask"][1].labels == {1: "label 1", 300: "label 300"}
+
+
+def test_parts_of_the_folders_are_a_split(tmp_path):
+    for part, patients in (("train", ["P1", "P2"]), ("test", ["P3"])):
+        folder = write_png_pairs(tmp_path / part, patients)
+        for kind in ("Images", "Labels"):
+            (tmp_path / "in").mkdir(exist_ok=True)
+            (folder / kind).rename(tmp_path / "in" / f"{kind}_{part}")
+    assert not convert([tmp_path / "in"], tmp_path / "c", progress=False).failures
+    split = open_cohort(tmp_path / "c").split("png-pairs")
+    assert (len(split.train), len(split.test)) == (2, 1)
+
+
+def test_jpegs_are_refused_by_name(tmp_path):
+    folder = write_png_pairs(tmp_path / "a", ["P1"])
+    for file in (folder / "Images").rglob("*.png"):
+        Image.open(file).convert("L").save(file.with_suffix(".jpg"))
+        file.unlink()
+    (failure,) = convert([folder], tmp_path / "c", progress=False).failures
+    assert "images: expected PNG, got JPEG (" in failure.error
+
+
+def test_masks_in_colours_are_refused_but_not_grey_ones(tmp_path):
+    folder = write_png_pairs(tmp_path / "a", ["P1"])
+    files = sorted((folder / "Labels").rglob("*.png"))
+    expected = np.stack([np.asarray(Image.open(file)) for file in files])
+    for file in files:
+        with Image.open(file) as image:
+            image.convert("RGB").save(file)
+    np.testing.assert_array_equal(read(find_items([folder])[0])[0]["seg/mask"][0] * 255, expected)
+    colours = np.zeros((10, 12, 3), np.uint8)
+    colours[2, 2] = 255, 0, 0
+    Image.fromarray(colours).save(files[0])
+    with pytest.raises(FormatError, match="mask: expected grey levels, got colours"):
+        read(find_items([folder])[0])
+
+
+@pytest.mark.realdata
+def test_real_cine_of_hearts(real_data, tmp_path):
+    folder = real_data / "cardiac_cine"
+    items = find_items([folder])
+    assert sum(len(item.options["images"]) for item in items) == 526
+    link = tmp_path / "in"
+    patient = items[0].options["patient"]
+    for image in items[0].options["images"]:
+        for kind in ("Images", "Labels"):
+            copy = link / kind / image.relative_to(folder / "Images")
+            copy.parent.mkdir(parents=True, exist_ok=True)
+            copy.write_bytes((folder / kind / image.relative_to(folder / "Images")).read_bytes())
+    assert not convert([link], tmp_path / "c", progress=False).failures
+    (volume,) = volumes(tmp_path / "c")
+    assert volume["image/cine"].shape == (len(items[0].options["images"]), 256, 256)
+    first = next(path for path in sorted((link / "Labels").rglob("*.png")) if path.name.startswith(patient))
+    np.testing.assert_array_equal(np.asarray(volume["seg/mask"][0]), np.asarray(Image.open(first).convert("L")) == 255)
+
+
 def test_bad_folders_are_refused(tmp_path):
     missing = write_png_pairs(tmp_path / "a", ["P1"])
     next((missing / "Labels").rglob("*-0001.dcm.png")).unlink()
@@ -67,7 +153,7 @@ def test_bad_folders_are_refused(tmp_path):
         (missing, FormatError, r"Labels/.*-0001\.dcm\.png: expected the mask of .*Images/.*-0001"),
         (size, ShapeError, r"0002\.dcm\.png: frame size: expected \(10, 12\) as .* got \(4, 4\)"),
         (masks, ShapeError, r"mask size: expected \(3, 10, 12\), got \(3, 4, 4\)"),
-        (grey, FormatError, "mask: expected 0 and 255, or up to 32 label ids .* got 119 values up to 119"),
+        (grey, FormatError, "mask: expected 0 and 255, or up to 32 label ids, got 119 values up to 119"),
         (broken, FormatError, "expected a readable PNG"),
     ]
     for folder, error, message in cases:

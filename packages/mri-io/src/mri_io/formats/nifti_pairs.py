@@ -1,8 +1,7 @@
 """Folders of images and of label maps under the same names, ``images`` and ``labels``, without a description."""
 
 import re
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from collections.abc import Mapping
 from pathlib import Path
 from typing import ClassVar
 
@@ -12,24 +11,14 @@ from mri_io.formats.image_sets import ImagePart, ImageSetFormat
 from mri_io.formats.label_names import LABELS_FILE, map_bases, read_label_names
 from mri_io.formats.names import contrast_of
 from mri_io.formats.nnunet import channel_groups, image_files_in
+from mri_io.formats.pair_folders import FolderPair, folder_pairs
 
 __all__ = ["NiftiPairsFormat"]
 
 LABELS = "labels"
 MOST_CHANNELS = 100
-_END = r"[_-]?(?P<part>tr|train|training|va|val|valid|validation|ts|test|testing)?"
-_IMAGES = re.compile(rf"(?:images?|imgs?|volumes?|vols?){_END}", re.IGNORECASE)
-_MAPS = re.compile(rf"(?:labels?|masks?|segs?|segmentations?|gts?|annotations?|lesions?){_END}", re.IGNORECASE)
-_PARTS = {"tr": "train", "va": "val", "ts": "test", "te": "test"}
 _FIRST_WORD = re.compile(r"(?:images?|img|volume|vol|labels?|masks?|segmentation|seg)[_-]?(?=.)", re.IGNORECASE)
 _LAST_WORD = re.compile(r"[_-](?:images?|img|volume|vol)$", re.IGNORECASE)
-
-
-@dataclass(frozen=True)
-class _Pair:
-    images: Path
-    labels: Path | None
-    part: str | None
 
 
 class NiftiPairsFormat(ImageSetFormat):
@@ -56,7 +45,7 @@ class NiftiPairsFormat(ImageSetFormat):
         except FormatError as error:
             return [self.refused(path, error)]
         declared = names.get(LABELS, next(iter(names.values())) if len(names) == 1 else {})
-        pairs = list(_pairs(path))
+        pairs = _pairs(path)
         several = len({pair.part for pair in pairs} - {None}) > 1
         items = []
         for pair in pairs:
@@ -79,21 +68,11 @@ class NiftiPairsFormat(ImageSetFormat):
         return self.acquisition if found == "image" else found
 
 
-def _pairs(path: Path) -> Iterator[_Pair]:
-    """Yield the folders of images with those of label maps of the same ending, ``imagesTr`` and ``labelsTr``."""
-    folders = [folder for folder in sorted(path.iterdir()) if folder.is_dir()]
-    maps = {_part(found): folder for folder in folders if (found := _MAPS.fullmatch(folder.name))}
-    for folder in folders:
-        if (found := _IMAGES.fullmatch(folder.name)) and image_files_in(folder):
-            part = _part(found)
-            yield _Pair(folder, maps.get(part), part)
+def _pairs(path: Path) -> list[FolderPair]:
+    return [pair for pair in folder_pairs(path) if image_files_in(pair.images)]
 
 
-def _part(found: re.Match[str]) -> str | None:
-    return _PARTS[found["part"][:2].lower()] if found["part"] else None
-
-
-def _cases(pair: _Pair, maps: Mapping[str, Path]) -> dict[str, dict[int | None, Path]]:
+def _cases(pair: FolderPair, maps: Mapping[str, Path]) -> dict[str, dict[int | None, Path]]:
     """Return the files of each case; names ending in numbers like channels are channels if the rest is a label map."""
     images = image_files_in(pair.images)
     found = channel_groups(images, maps, MOST_CHANNELS)
@@ -108,7 +87,7 @@ def _named(case: str, files: Mapping[int | None, Path]) -> dict[str, Path]:
     return {f"channel-{number}": path for number, path in sorted(files.items(), key=lambda entry: entry[0] or 0)}
 
 
-def _matched(pair: _Pair) -> dict[str, str]:
+def _matched(pair: FolderPair) -> dict[str, str]:
     """Return the label map of each case, by stems."""
     maps = image_files_in(pair.labels) if pair.labels is not None else {}
     bare: dict[str, str] = {}

@@ -1,6 +1,7 @@
 """Folders of image and mask PNGs under the same names: ``Images/...`` and ``Labels/...``."""
 
 import re
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 import numpy as np
@@ -8,10 +9,17 @@ from PIL import Image, UnidentifiedImageError
 
 from mri_io.errors import FormatError, ShapeError, expected_got
 from mri_io.formats.base import Format, Identity, RawElement, RawVolume, SourceItem, identify
+from mri_io.formats.pair_folders import FolderPair, folder_pairs
 
 __all__ = ["PngPairsFormat"]
 
 MOST_LABELS = 32
+MOST_PIXELS = 2**26
+"""Of one frame; a header that claims more is taken as damaged."""
+_BYTES_PER_PIXEL = 16
+"""Of frames and masks, decoded, stacked and converted."""
+_GREY = ("L", "I;16", "I;16B", "I", "1")
+_LOSSY = (".jpg", ".jpeg")
 
 
 class PngPairsFormat(Format):
@@ -22,32 +30,54 @@ class PngPairsFormat(Format):
     """
 
     name = "png-pairs"
-    summary = "folder with Images/ and Labels/ of PNGs under the same names"
+    summary = "folders Images/ and Labels/ (masks/, ...) of PNGs, 8 or 16 bits, under the same names"
 
     def sniff(self, path: Path) -> bool:
-        """Whether the folder has ``Images`` and ``Labels`` with PNGs in them."""
-        images, labels = path / "Images", path / "Labels"
-        return images.is_dir() and labels.is_dir() and any(images.rglob("*.png"))
+        """Whether the folder has a folder of images and one of label maps, with PNGs, or JPEGs to refuse, in it."""
+        return path.is_dir() and any(_files(pair.images, (".png", *_LOSSY)) for pair in _pairs(path))
 
     def find(self, path: Path) -> list[SourceItem]:
-        """Return one volume per patient and folder."""
+        """Return one volume per patient and folder; JPEGs are one item with a `problem`."""
+        pairs = list(_pairs(path))
+        several = len({pair.part for pair in pairs} - {None}) > 1
+        return [item for pair in pairs for item in self._find(pair, pair.part if several else None)]
+
+    def _find(self, pair: FolderPair, part: str | None) -> Iterator[SourceItem]:
+        assert pair.labels is not None  # `_pairs` gives no others
+        lossy = _files(pair.images, _LOSSY) or _files(pair.labels, _LOSSY)
+        if lossy:
+            fix = "JPEG changes grey values and label ids; make PNGs from the originals."
+            problem = expected_got("images", expected="PNG", got=f"JPEG ({lossy[0].name})", where=pair.images, fix=fix)
+            yield SourceItem(self.name, lossy[0], (), pair.images.name, problem=problem)
         groups: dict[tuple[str, str], list[Path]] = {}
-        for file in sorted((path / "Images").rglob("*.png")):
-            folder = file.parent.relative_to(path / "Images").as_posix()
+        for file in _files(pair.images, (".png",)):
+            folder = file.parent.relative_to(pair.images).as_posix()
             groups.setdefault((folder, _patient(file.name)), []).append(file)
-        items = []
         for (folder, patient), images in groups.items():
-            masks = [path / "Labels" / image.relative_to(path / "Images") for image in images]
+            masks = [pair.labels / image.relative_to(pair.images) for image in images]
             files = (*images, *(mask for mask in masks if mask.is_file()))
             label = f"{patient} ({len(images)} frames)"
-            options = {"images": tuple(images), "masks": tuple(masks), "patient": patient}
-            items.append(SourceItem(self.name, path / "Images" / folder / patient, files, label, options))
-        return items
+            options = {"images": tuple(images), "masks": tuple(masks), "patient": patient, "part": part}
+            yield SourceItem(self.name, pair.images / folder / patient, files, label, options)
 
     def identify(self, item: SourceItem) -> Identity:
         """Return the identity after the patient's part of the files' names."""
         patient = item.options["patient"]
         return identify(item.path, patient, "png", patient)
+
+    def split_of(self, item: SourceItem) -> Mapping[str, str] | None:
+        """Return the part that the names of the folders state, ``imagesTr``, where there are several."""
+        part = item.options.get("part")
+        return {self.name: part} if part else None
+
+    def memory(self, item: SourceItem) -> int:
+        """Return the bytes of all frames and masks of the patient."""
+        images = item.options["images"]
+        try:
+            with Image.open(images[0]) as image:
+                return int(image.width * image.height * len(images) * _BYTES_PER_PIXEL)
+        except (OSError, UnidentifiedImageError, SyntaxError, Image.DecompressionBombError):
+            return super().memory(item)
 
     def read(self, item: SourceItem) -> RawVolume:
         """Read the frames of one patient."""
@@ -55,19 +85,19 @@ class PngPairsFormat(Format):
         for image, mask in zip(images, masks, strict=True):
             if not mask.is_file():
                 raise FormatError(f"{mask}: expected the mask of {image}, found no file.")
-        frames = np.stack(_same_size(images, "L"))
-        labels = np.stack(_same_size(masks, "P"))
+        frames = np.stack(_same_size(images))
+        labels = np.stack(_same_size(masks, is_mask=True))
         if labels.shape != frames.shape:
             raise ShapeError(expected_got("mask size", expected=frames.shape, got=labels.shape, where=masks[0].parent))
         values = np.unique(labels).tolist()
         if set(values) <= {0, 255}:
             labels, values = labels // 255, [0, 1]
         ids = [int(value) for value in values if value]
-        if len(ids) > MOST_LABELS or max(ids) > 255:
+        if len(ids) > MOST_LABELS:
             raise FormatError(
                 expected_got(
                     "mask",
-                    expected=f"0 and 255, or up to {MOST_LABELS} label ids below 256",
+                    expected=f"0 and 255, or up to {MOST_LABELS} label ids",
                     got=f"{len(ids)} values up to {max(ids)}",
                     where=masks[0].parent,
                 )
@@ -75,12 +105,22 @@ class PngPairsFormat(Format):
         name, declared = next(iter(item.options.get("labels", {"mask": {}}).items()))
         names = dict(declared) or ({1: "structure"} if ids == [1] else {n: f"label {n}" for n in ids})
         dims = ("slice", "y", "x")
+        labels = labels.astype(np.uint8 if max(ids) < 256 else np.uint16)
         elements = (
             RawElement.of("image/cine", frames.astype(np.int16 if frames.max() < 2**15 else np.float32), dims=dims),
-            RawElement.of(f"seg/{name}", labels.astype(np.uint8), dims=dims, labels=names),
+            RawElement.of(f"seg/{name}", labels, dims=dims, labels=names),
         )
         frame_names = [image.name.removeprefix(item.options["patient"]).lstrip("-_") for image in images]
         return RawVolume(elements=elements, attributes={"frames": frame_names})
+
+
+def _pairs(path: Path) -> Iterator[FolderPair]:
+    return (pair for pair in folder_pairs(path) if pair.labels is not None)
+
+
+def _files(folder: Path, endings: tuple[str, ...]) -> list[Path]:
+    found = (path for path in folder.rglob("*") if path.suffix.lower() in endings and path.name[0] != ".")
+    return sorted(path for path in found if path.is_file())
 
 
 def _patient(name: str) -> str:
@@ -88,15 +128,20 @@ def _patient(name: str) -> str:
     return prefix or Path(name).stem
 
 
-def _same_size(files: tuple[Path, ...], mode: str) -> list[np.ndarray]:
-    """Return files as arrays; colours become `mode` L, grey, or are kept as the indices of a palette, P."""
-    arrays = []
+def _same_size(files: tuple[Path, ...], *, is_mask: bool = False) -> list[np.ndarray]:
+    """Return files as grey levels; of masks with a palette its indices."""
+    arrays: list[np.ndarray] = []
     for file in files:
         try:
-            with Image.open(file) as image:
-                plain = image.mode in ("L", "I;16", "I", "1", mode)
-                arrays.append(np.asarray(image if plain else image.convert("L")) * (255 if image.mode == "1" else 1))
-        except (OSError, UnidentifiedImageError, SyntaxError) as error:
+            with Image.open(file, formats=["PNG"]) as image:
+                if image.width * image.height > MOST_PIXELS:
+                    raise FormatError(
+                        expected_got("size", expected=f"up to {MOST_PIXELS} pixels", got=image.size, where=file)
+                    )
+                arrays.append(_mask(image, file) if is_mask else _grey(image))
+        except (OSError, UnidentifiedImageError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
+            if isinstance(error, FormatError):
+                raise
             raise FormatError(f"{file}: expected a readable PNG, got: {error}. The file is damaged.") from error
         if arrays[-1].shape != arrays[0].shape:
             raise ShapeError(
@@ -109,3 +154,19 @@ def _same_size(files: tuple[Path, ...], mode: str) -> list[np.ndarray]:
                 )
             )
     return arrays
+
+
+def _grey(image: Image.Image) -> np.ndarray:
+    return np.asarray(image if image.mode in _GREY else image.convert("L")) * (255 if image.mode == "1" else 1)
+
+
+def _mask(image: Image.Image, file: Path) -> np.ndarray:
+    """Return label ids; FormatError when they are shown by colours, which say nothing of ids."""
+    if image.mode == "P":
+        return np.asarray(image)
+    if image.mode not in (*_GREY, "LA"):
+        red, green, blue = (np.asarray(image.convert("RGB"))[..., channel] for channel in range(3))
+        if not (np.array_equal(red, green) and np.array_equal(red, blue)):
+            fix = "Write label ids as grey levels, or as indices of a palette."
+            raise FormatError(expected_got("mask", expected="grey levels", got="colours", where=file, fix=fix))
+    return _grey(image)
