@@ -2,6 +2,7 @@
 
 import itertools
 import struct
+from contextlib import suppress
 
 import h5py
 import numpy as np
@@ -284,6 +285,20 @@ def test_matlab_files_that_claim_more_than_they_hold(tmp_path):
         read(tmp_path / "b.mat", "y,x")
 
 
+@pytest.mark.parametrize("save", [save_mat5, lambda path, array: scipy.io.savemat(path, {"data": array})])
+def test_damaged_parts_of_matlab_5_arrays(tmp_path, save):
+    """SciPy crashes, process and all, on numbers of a type that there is not."""
+    path = tmp_path / "a.mat"
+    save(path, random_kspace((2, 6, 5)))
+    assert "kspace" in read(path, "coil,ky,kx")[1]
+    whole = path.read_bytes()
+    for place in range(128, min(len(whole), 240)):
+        for value in (0, 14, 77, 255):
+            path.write_bytes(whole[:place] + bytes([value]) + whole[place + 1 :])
+            with suppress(FormatError):  # else what the bytes stand for has changed, not how many there are
+                assert read(path, "coil,ky,kx")[1]["kspace"].shape == (1, 2, 6, 5)
+
+
 @pytest.mark.parametrize("name", ["a.npy", "a.mat"])
 @pytest.mark.parametrize("content", [b"", b"MATLAB 4", b"\x93NUM", b"text " * 100])
 def test_other_files_of_these_names_are_passed_over(tmp_path, name, content):
@@ -291,6 +306,13 @@ def test_other_files_of_these_names_are_passed_over(tmp_path, name, content):
     assert not get_format("arrays").sniff(tmp_path / name)
     with pytest.raises(FormatError, match="got none of them"):
         find_items([tmp_path / name])
+
+
+def test_the_memory_that_is_asked_for(tmp_path):
+    array = random_kspace((40, 300, 300)).astype(np.complex128)
+    files = [save_npy(tmp_path / "a", array), save_mat7(tmp_path / "b", array), save_mat5(tmp_path / "c", array)]
+    asked = [get_format("arrays").memory(find_items([file])[0]) for file in files]
+    assert asked[0] == asked[1] == asked[2] - 3 * array.nbytes == 2**29
 
 
 def test_a_matlab_file_is_not_taken_for_another_layout_of_hdf5(tmp_path):

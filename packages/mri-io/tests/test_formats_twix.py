@@ -346,6 +346,9 @@ def _changed(number, **changes):
         (_changed(3, counters={"Lin": 2, "Ida": 1}), {}, {}, "counter Ida: expected one value for a line, got 0 and"),
         (_changed(3, counters={"Lin": 3, "Sli": 1}, quaternion=(0.7071, 0.7071, 0, 0)), {}, {}, "several orientations"),
         (PLAIN, {"sKSpace.lBaseResolution": 6}, {}, "readouts: expected at most 12 columns .* got 16 samples"),
+        (PLAIN, {"sKSpace.lBaseResolution": 99999999}, {}, "readouts: expected at most 199999998 columns"),
+        (PLAIN, {"sKSpace.lPhaseEncodingLines": 99999999}, {}, "counter Lin: expected 99999999 values"),
+        (PLAIN, {}, {"iNoOfFourierLines": 10**12}, "counter Lin: expected 1000000000000 values"),
         (
             [Readout(r.data, r.counters, ("REFLECT",), (4, 6, 0)) for r in PLAIN],
             {"sKSpace.lBaseResolution": 16},

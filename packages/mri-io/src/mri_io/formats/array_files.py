@@ -5,7 +5,7 @@ from pathlib import Path
 
 from mri_io.errors import FormatError, expected_got
 from mri_io.formats.array_files_axes import AXES, elements_of
-from mri_io.formats.array_files_sources import ArraySource, is_array_file, open_array
+from mri_io.formats.array_files_sources import ArraySource, is_array_file, open_array, unpacked_bytes
 from mri_io.formats.base import Format, Identity, RawVolume, SourceItem, identify
 from mri_io.formats.names import bids_suffix
 
@@ -13,8 +13,8 @@ __all__ = ["ArrayFilesFormat"]
 
 EXAMPLES = {2: "ky,kx", 3: "coil,ky,kx", 4: "slice,coil,ky,kx", 5: "frame,slice,coil,ky,kx"}
 _VARIABLE = re.compile(r"[A-Za-z][A-Za-z0-9_]{0,39}")
-STREAMED = 1 << 29
-"""Memory for blocks of an array that is read in parts."""
+STREAMED, COPIES = 1 << 29, 3
+"""Memory for blocks of an array that is read in parts, and copies of one while it is unpacked whole."""
 
 
 class ArrayFilesFormat(Format):
@@ -34,9 +34,10 @@ class ArrayFilesFormat(Format):
 
     def memory(self, item: SourceItem) -> int:
         """Return a bound: MATLAB 5 files are unpacked whole, others read in parts."""
-        if item.path.suffix.lower() == ".mat":
-            return STREAMED + 20 * item.path.stat().st_size
-        return STREAMED
+        try:
+            return STREAMED + COPIES * unpacked_bytes(item.path, item.choices.variable)
+        except FormatError:  # reading says so
+            return STREAMED
 
     def read(self, item: SourceItem) -> RawVolume:
         """Read the array of a file, or the one that ``--variable`` names."""

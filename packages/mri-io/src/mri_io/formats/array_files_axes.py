@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 
 from mri_io.errors import FormatError, expected_got
-from mri_io.formats.array_files_sources import ArraySource
+from mri_io.formats.array_files_sources import ArraySource, joined
 from mri_io.formats.base import RawElement
 from mri_io.formats.sampling import mask_from_zeros
 from mri_io.schema.elements import SERIES
@@ -165,10 +165,10 @@ class _Parts:
         left = [axis for axis, item in zip(self.axes, index, strict=True) if isinstance(item, slice)]
         if COMPLEX in left:
             part = np.moveaxis(part, left.index(COMPLEX), 0)
-            part = part[0] + 1j * part[1].astype(np.complex64)
+            part = joined(part[0], part[1])
             left.remove(COMPLEX)
         part = part.transpose([left.index(dim) for dim in self.dims if dim in left])
         rows = position[-1]
         count = rows.stop - rows.start if isinstance(rows, slice) else 1
-        with np.errstate(over="ignore"):  # infinity is refused by the store
+        with np.errstate(over="ignore", invalid="ignore"):  # the store refuses NaN and infinity
             return np.ascontiguousarray(part.reshape(count, *self.shape[-self.inner :]), dtype=self.dtype)

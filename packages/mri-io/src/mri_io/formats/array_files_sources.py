@@ -13,9 +13,10 @@ import h5py
 import numpy as np
 
 from mri_io.errors import FormatError, expected_got
+from mri_io.formats.array_files_matlab5 import check_matlab_5_array
 from mri_io.formats.hdf5 import open_hdf5, stored_array
 
-__all__ = ["ArraySource", "is_array_file", "mapped_source", "open_array"]
+__all__ = ["ArraySource", "is_array_file", "joined", "mapped_source", "open_array", "unpacked_bytes"]
 
 Index = tuple[int | slice, ...]
 _NPY = b"\x93NUMPY"
@@ -24,9 +25,10 @@ _NUMBERS = "biufc"
 MOST_PACKED = 200
 """Measured values hardly pack; a file that claims to unpack to more is damaged, or means harm."""
 PIECE_BYTES = 1 << 27
-_SIZES = {"single": 8, "double": 16, "logical": 1, "char": 0}
+_SIZES = {"single": 8, "double": 16, "logical": 1}
+"""Bytes of a number of MATLAB's classes, which may be complex."""
 _DAMAGE = (
-    *(ValueError, TypeError, OSError, KeyError, IndexError, EOFError, OverflowError, NotImplementedError),
+    *(ValueError, TypeError, OSError, KeyError, IndexError, EOFError, ArithmeticError, NotImplementedError),
     *(struct.error, zlib.error, MemoryError, SyntaxError, TokenError, RecursionError, AttributeError),
 )
 
@@ -153,23 +155,38 @@ def _open_npy(path: Path) -> ArraySource:
     return mapped_source(path, shape, dtype, offset=offset, order="F" if fortran else "C")
 
 
+def unpacked_bytes(path: Path, variable: str | None) -> int:
+    """Return the bytes of an array that is read whole, from what its file claims; 0 for those read in parts."""
+    with path.open("rb") as file:
+        if file.read(len(_MATLAB_5)) != _MATLAB_5:
+            return 0
+    name, shape, kind = _find_matlab_5(path, variable)
+    return math.prod(shape) * _SIZES.get(kind, 16)
+
+
+def _find_matlab_5(path: Path, variable: str | None) -> tuple[str, tuple[int, ...], str]:
+    """Return name, shape and class of the array to read."""
+    import scipy.io
+
+    try:
+        listed = {name: (shape, kind) for name, shape, kind in scipy.io.whosmat(path) if _is_number(kind)}
+    except (*_DAMAGE, scipy.io.matlab.MatReadError) as error:
+        raise _damaged(path, "a readable MATLAB 5 file", str(error)) from error
+    name = _choose({name: shape for name, (shape, _) in listed.items()}, variable, path)
+    return name, *listed[name]
+
+
 def _open_matlab_5(path: Path, variable: str | None) -> ArraySource:
     import scipy.io
 
-    errors = (*_DAMAGE, scipy.io.matlab.MatReadError)
-    try:
-        listed = {name: (shape, kind) for name, shape, kind in scipy.io.whosmat(path)}
-    except errors as error:
-        raise _damaged(path, "a readable MATLAB 5 file", str(error)) from error
-    kinds = {name: found for name, found in listed.items() if _is_number(found[1])}
-    name = _choose({name: found[0] for name, found in kinds.items()}, variable, path)
-    shape, kind = kinds[name]
+    name, shape, kind = _find_matlab_5(path, variable)
     claimed = math.prod(shape) * _SIZES.get(kind, 2)
     if claimed > MOST_PACKED * path.stat().st_size:
         raise _damaged(path, f"at most {MOST_PACKED} times the file's size", f"{name} of {claimed} bytes")
+    check_matlab_5_array(path, name)
     try:
         array = np.asarray(scipy.io.loadmat(path, variable_names=[name])[name])
-    except errors as error:
+    except (*_DAMAGE, scipy.io.matlab.MatReadError) as error:
         raise _damaged(path, f"a readable array {name} {shape}", str(error)) from error
     _check_numbers(array.dtype, path)
     return ArraySource(path, name, array.shape, array.dtype, array.__getitem__)
@@ -192,11 +209,16 @@ def _open_matlab_7(path: Path, variable: str | None) -> ArraySource:
         with open_hdf5(path) as opened:
             # MATLAB's first dimension is the fastest, HDF5's the slowest.
             part = np.asarray(opened[name][index[::-1]])
-        if pair:
-            part = (part["real"] + 1j * part["imag"]).astype(dtype)
-        return part.transpose()
+        return (joined(part["real"], part["imag"]) if pair else part).transpose()
 
     return ArraySource(path, name, arrays[name], dtype, read)
+
+
+def joined(real: np.ndarray, imaginary: np.ndarray) -> np.ndarray:
+    """Return complex numbers, complex64 unless their parts are of more than single precision."""
+    result = np.empty(real.shape, np.result_type(real, np.complex64))
+    result.real, result.imag = real, imaginary
+    return result
 
 
 def _matlab_array(file: h5py.File, key: str) -> h5py.Dataset | None:

@@ -59,6 +59,7 @@ def mask_from_zeros(blocks: Iterable[np.ndarray], sizes: dict[str, int]) -> RawE
     for block in blocks:
         for row in block:
             at = dict(zip(leading, np.unravel_index(position, tuple(leading.values())), strict=True))
-            pattern[tuple(at[name] for name in kept)] |= (row != 0).any(axis=0)
+            with np.errstate(invalid="ignore"):  # the store refuses NaN
+                pattern[tuple(at[name] for name in kept)] |= (row != 0).any(axis=0)
             position += 1
     return mask_of_pattern(pattern, (*kept, "ky", "kx"), found_from_data=True)

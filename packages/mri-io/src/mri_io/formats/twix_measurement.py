@@ -33,6 +33,7 @@ MOST_MEASUREMENTS = 64
 RAID_ENTRY = struct.Struct("<IIQQ64s64s")
 """Measurement id, file id, offset, length, patient, protocol."""
 RAID_HEADER_BYTES = 8 + MOST_MEASUREMENTS * RAID_ENTRY.size
+FIRST_MEASUREMENT = 10240
 MOST_BUFFERS = 32
 LEAST_PROTOCOL_BYTES, MOST_PROTOCOL_BYTES = 10_000, 1 << 28
 """A protocol in front tells VB from a table of measurements, whose first number is smaller."""
@@ -69,15 +70,15 @@ def is_twix(path: Path) -> bool:
         if not _is_vd(head):
             return _starts_protocol(head)
         offset = struct.unpack_from("<Q", head, 16)[0]
+        if offset + 64 > path.stat().st_size:
+            return bool(offset == FIRST_MEASUREMENT)  # cut off before it
         file.seek(offset)
-        start = file.read(64)
-        # Files cut off before are of this format, too; the first measurement always lies at 10240.
-        return _starts_protocol(start) if len(start) == 64 else offset == 10240
+        return _starts_protocol(file.read(64))
 
 
 def _is_vd(head: bytes) -> bool:
     first, count, _, _, offset = struct.unpack_from("<IIIIQ", head)
-    return first < LEAST_PROTOCOL_BYTES and 1 <= count <= MOST_MEASUREMENTS and RAID_HEADER_BYTES <= offset < 1 << 50
+    return first < LEAST_PROTOCOL_BYTES and 1 <= count <= MOST_MEASUREMENTS and offset >= RAID_HEADER_BYTES
 
 
 def _starts_protocol(head: bytes) -> bool:

@@ -29,6 +29,8 @@ LEFT_OUT = {
 """Readouts that are no part of the image, by what the attributes call them; the first that fits counts."""
 MOST_TIMES_LARGER = 2
 """Lines may lie outside the grid of the protocol, which rounds; a grid that is this much larger is no rounding."""
+SPARSEST = 8
+"""The protocol's grid is at most so much larger than what was measured: memory is reserved for all of it."""
 _OTHER_COUNTERS = ("Ida", "Idb", "Idc", "Idd", "Ide")
 
 
@@ -109,7 +111,8 @@ class SortedReadouts:
         """Yield the blocks (1, coil, ky, kx), in C order of the leading dimensions."""
         total = math.prod(self.leading.values())
         edges = np.searchsorted(self.block, np.arange(total + 1))
-        with ReadoutReader.open(self.measurement) as reader:
+        # The store refuses NaN and infinity.
+        with ReadoutReader.open(self.measurement) as reader, np.errstate(over="ignore", invalid="ignore"):
             for first, last in pairwise(edges):
                 kspace = self._read(reader, slice(first, last))
                 kept = kspace if self.kept_columns == self.columns else crop_readout(kspace, self.kept_columns)
@@ -234,7 +237,7 @@ def _columns(readout: np.void, protocol: Protocol, path: Path) -> tuple[int, int
     samples, centre = int(readout["SamplesInScan"]), int(readout["CenterCol"])
     columns = round(protocol.base_columns * protocol.oversampling) or samples
     start = columns // 2 - centre
-    if start < 0 or start + samples > columns:
+    if start < 0 or start + samples > columns or columns > SPARSEST * samples:
         got = f"{samples} samples, the centre at {centre}"
         raise _refused(path, "readouts", f"at most {columns} columns around the centre", got)
     return start, columns
@@ -291,7 +294,7 @@ def _centred(readouts: np.ndarray, counter: str, length: int, path: Path) -> int
     before, after = int(centres[0]) - numbers.min(), numbers.max() - int(centres[0])
     needed = int(max(2 * before, 2 * after + 1, 1))
     needed += needed % 2 if needed > 1 else 0
-    if needed > MOST_TIMES_LARGER * max(length, 1) + 1:
+    if needed > MOST_TIMES_LARGER * max(length, 1) + 1 or length > SPARSEST * (needed + 1):
         got = f"{numbers.min()} .. {numbers.max()} around {centres[0]}"
         raise _refused(path, f"counter {counter}", f"{length} values around the centre", got)
     return length if before <= length // 2 and after < length - length // 2 else max(needed, length)
