@@ -6,7 +6,7 @@ import SimpleITK
 
 from mri_io.convert import convert
 from mri_io.errors import FormatError
-from mri_io.formats import find_items, get_format
+from mri_io.formats import find_items, find_sources, get_format
 from mri_io.testing.image_files import AFFINES, box, image, read_one, values, volumes, write_metaimage
 
 
@@ -25,6 +25,16 @@ def test_arrays_and_affines(tmp_path, name, ending, compress):
     # Where ITK itself puts the last voxel, in LPS.
     last = SimpleITK.ReadImage(str(path)).TransformIndexToPhysicalPoint([n - 1 for n in array.shape])
     np.testing.assert_allclose((element.affine @ [*(n - 1 for n in array.shape), 1])[:3], last * np.array([-1, -1, 1]))
+
+
+def test_the_data_of_a_header_are_no_file_of_their_own(tmp_path):
+    for name, compress in (("a.mhd", False), ("b.mhd", True)):
+        write_metaimage(tmp_path / name, image(), compress=compress)
+    (tmp_path / "c.raw").write_bytes(bytes(840))
+    found = find_sources([tmp_path])
+    assert [item.path.name for item in found.items] == ["a.mhd", "b.mhd"]
+    assert [path.name for path in found.passed_over] == ["c.raw"]
+    assert find_items([tmp_path / "b.zraw"])[0].path.name == "b.mhd"
 
 
 @pytest.mark.parametrize("compress", [False, True])

@@ -10,7 +10,7 @@ from mri_io.convert import convert
 from mri_io.errors import FormatError
 from mri_io.formats import find_items, get_format
 from mri_io.testing.image_files import AFFINES, box, image, read_one, values, volumes, write_nrrd
-from mri_io.testing.raw_files import NAME
+from mri_io.testing.raw_files import NAME, random_kspace, write_fastmri
 
 
 @pytest.mark.parametrize("name", AFFINES)
@@ -37,6 +37,7 @@ def test_encodings_and_types(tmp_path, encoding, dtype):
         write_nrrd(path, array, AFFINES["axial"], data=data, encoding=encoding)
         item, raw = read_one(path)
         assert len(item.files) == 1 + (data is not None)
+        assert data is None or find_items([data])[0].path == path
         expected, _ = nrrd.read(str(path))
         np.testing.assert_array_equal(values(raw.elements[0]), expected.astype(np.float32).T)
         assert raw.elements[0].dtype == (np.float32 if np.dtype(dtype).kind == "f" else np.int16)
@@ -90,6 +91,23 @@ def test_segmentations_of_slicer_are_labels_with_names(tmp_path):
     assert names == {1: "gland", 2: "lesion"}
     for file in (tmp_path / "c").rglob("*.json*"):
         assert NAME not in file.read_text()
+
+
+def test_label_maps_given_beside_raw_data(tmp_path):
+    kspace = write_fastmri(tmp_path / "file1.h5", random_kspace((5, 2, 6, 7)))
+    labels = tmp_path / "maps"
+    labels.mkdir()
+    voxel = np.diag([220 / 7, 220 / 6, 5, 1])
+    write_nrrd(labels / "file1_tissue.nrrd", box(ids=(1, 2)), voxel)
+    (labels / "labels.json").write_text('{"tissue": {"1": "grey matter", "2": "white matter"}}')
+    assert not convert([kspace], tmp_path / "c", labels=labels, progress=False).failures
+    (volume,) = volumes(tmp_path / "c")
+    seg = volume["seg/tissue"]
+    np.testing.assert_array_equal(np.asarray(seg[...]), box(ids=(1, 2)).T)
+    assert [entry["name"] for entry in seg.labels.values()] == ["grey matter", "white matter"]
+    write_nrrd(labels / "file1_tissue.nrrd", box(), np.diag([1.0, 220 / 6, 5, 1]))
+    (failure,) = convert([kspace], tmp_path / "c2", labels=labels, progress=False).failures
+    assert "label pixel size (mm): expected" in failure.error
 
 
 def test_bad_files_are_refused(tmp_path):

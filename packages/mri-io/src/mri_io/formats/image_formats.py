@@ -1,7 +1,7 @@
 """The part that readers of image files share: naming, label maps that lie beside an image, elements, memory."""
 
 from abc import abstractmethod
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -12,7 +12,7 @@ from mri_io.formats.image_files import ENDINGS, ImageFile, image_element, image_
 from mri_io.formats.label_names import pair_labels, read_label_names
 from mri_io.formats.names import contrast_of
 
-__all__ = ["ImageFormat", "open_image"]
+__all__ = ["ImageFormat", "header_beside", "open_image"]
 
 
 class ImageFormat(Format):
@@ -117,6 +117,17 @@ def _problem(path: Path) -> str:
         f"{path}: is named like a label map, and of which one image beside it is not clear. Name it <image>_<name>, "
         "give it with --labels, or rename it if it is an image."
     )
+
+
+def header_beside(path: Path, ending: str, files_of: Callable[[Path], tuple[Path, ...]]) -> Path:
+    """Return the header of its name that says that its data are in this file, else the file itself."""
+    header = path
+    while header.suffix:
+        header = header.with_suffix("")
+        named = header.with_name(header.name + ending)
+        if named.is_file() and path in files_of(named):
+            return named
+    return path
 
 
 def open_image(path: Path) -> ImageFile:

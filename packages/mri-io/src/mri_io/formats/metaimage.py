@@ -10,7 +10,7 @@ import numpy as np
 from mri_io.errors import FormatError, expected_got
 from mri_io.formats.base import import_extra
 from mri_io.formats.image_files import ImageFile, Reader, check_claimed_size, reading, voxel_size
-from mri_io.formats.image_formats import ImageFormat
+from mri_io.formats.image_formats import ImageFormat, header_beside
 
 __all__ = ["MetaImageFormat"]
 
@@ -28,8 +28,12 @@ class MetaImageFormat(ImageFormat):
     summary = "MetaImage (.mha, .mhd with .raw or .zraw): images and time series"
 
     def sniff(self, path: Path) -> bool:
-        """Whether the file is named as a MetaImage, which has no magic."""
-        return path.suffix.lower() in (".mha", ".mhd") and path.is_file()
+        """Whether the file is named as a MetaImage, which has no magic, or holds the data of one."""
+        return self.header_of(path).suffix.lower() in (".mha", ".mhd") and path.is_file()
+
+    def header_of(self, path: Path) -> Path:
+        """Return the ``.mhd`` of a ``.raw`` or ``.zraw``."""
+        return header_beside(path, ".mhd", self.files_of) if path.suffix.lower() in (".raw", ".zraw") else path
 
     def files_of(self, path: Path) -> tuple[Path, ...]:
         """Return the file, and that with its data."""

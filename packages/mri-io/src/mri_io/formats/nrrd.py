@@ -14,7 +14,7 @@ import numpy as np
 from mri_io.errors import FormatError, expected_got
 from mri_io.formats.base import import_extra
 from mri_io.formats.image_files import ImageFile, Reader, check_claimed_size, reading, voxel_size
-from mri_io.formats.image_formats import ImageFormat
+from mri_io.formats.image_formats import ImageFormat, header_beside
 
 __all__ = ["NrrdFormat"]
 
@@ -57,15 +57,22 @@ class NrrdFormat(ImageFormat):
     summary = "NRRD (.nrrd, .nhdr with its data): images and series, spaces LPS, LAS, RAS"
 
     def sniff(self, path: Path) -> bool:
-        """Whether the file begins as NRRD files do, or is named as one."""
+        """Whether the file begins as NRRD files do, is named as one, or holds the data of one."""
         if not path.is_file():
             return False
+        if self.header_of(path) != path:
+            return True
         try:
             with path.open("rb") as file:
                 magic = file.read(len(MAGIC)) == MAGIC
         except OSError:
             magic = False
         return magic or path.suffix.lower() in (".nrrd", ".nhdr")
+
+    def header_of(self, path: Path) -> Path:
+        """Return the ``.nhdr`` of a file with its data."""
+        data = path.suffix.lower() in (".raw", ".gz", ".bz2", ".bzip2", ".gzip", ".dat")
+        return header_beside(path, ".nhdr", self.files_of) if data else path
 
     def files_of(self, path: Path) -> tuple[Path, ...]:
         """Return the file, and that with its data."""
