@@ -90,7 +90,7 @@ def test_oversampling_is_removed_and_stated(tmp_path):
     assert element.attributes["oversampling_removed"] == 2.0
     kept, element = read(path, oversampling="keep")[1]["kspace"]
     np.testing.assert_array_equal(kept, oversampled)
-    assert element.attributes == {"averages": 1, "oversampling_removed": 1.0, "oversampling_kept": 2.0}
+    assert element.attributes == {"averages": 1, "oversampling_removed": 1.0, "oversampling": 2.0}
 
 
 def test_undersampling_gives_a_mask(tmp_path):
@@ -150,7 +150,8 @@ def test_series_and_partitions_are_dimensions(tmp_path, case):
     np.testing.assert_array_equal(stored, kspace)
     assert list(elements) == ["kspace"]
     if "frame" in dims:
-        assert element.attributes["frame_counters"] == [next(c for c in counters if c in ("phase", "repetition"))]
+        counts = {name: leading[counters.index(name)] if name in counters else 1 for name in ("phase", "repetition")}
+        assert element.attributes["frames"] == {f"{name}s": count for name, count in counts.items()}
 
 
 def test_phases_of_repetitions_are_frames_one_after_the_other(tmp_path):
@@ -160,8 +161,7 @@ def test_phases_of_repetitions_are_frames_one_after_the_other(tmp_path):
     )
     stored, element = read(path)[1]["kspace"]
     np.testing.assert_array_equal(stored, kspace.reshape(6, 1, 2, 4, 6))
-    assert element.attributes["frame_counters"] == ["repetition", "phase"]
-    assert element.attributes["frame_counts"] == [2, 3]
+    assert element.attributes["frames"] == {"phases": 3, "repetitions": 2}
 
 
 def test_masks_have_the_dimensions_along_which_they_differ(tmp_path, rng):
@@ -208,11 +208,21 @@ def test_asymmetric_echoes_are_placed_by_their_centre(tmp_path):
     stored, element = elements["kspace"]
     np.testing.assert_array_equal(stored[..., 4:], kspace)
     assert not stored[..., :4].any()
-    assert element.attributes["acquired_columns"] == [4, 16]
+    assert element.attributes["partial_columns"] == [4, 16, 16]
     mask, element = elements["mask/acquired"]
-    assert element.dims == ("ky", "kx")
-    np.testing.assert_array_equal(mask, np.broadcast_to(np.arange(16) >= 4, (6, 16)))
+    assert element.dims == ("kx",)
+    np.testing.assert_array_equal(mask, np.arange(16) >= 4)
     assert element.attributes["acceleration"] == pytest.approx(16 / 12)
+
+
+def test_lines_that_are_not_acquired_of_an_asymmetric_echo(tmp_path):
+    kspace = random_kspace((1, 2, 6, 12))
+    sampled = (np.arange(6) % 2 == 0)[None]
+    made = acquisitions_of(kspace, ("slice",), sampled=sampled, center_sample=4)
+    mask, element = read(write_scan(tmp_path / "a.h5", made, scan_header((16, 6, 1))))[1]["mask/acquired"]
+    assert element.dims == ("ky", "kx")
+    np.testing.assert_array_equal(mask, sampled[0][:, None] & (np.arange(16) >= 4))
+    assert element.attributes["acceleration"] == pytest.approx(2 * 16 / 12)
 
 
 def test_asymmetric_echoes_lose_their_oversampling(tmp_path):
@@ -224,9 +234,8 @@ def test_asymmetric_echoes_lose_their_oversampling(tmp_path):
     expected = centred(np.fft.fft, centred(np.fft.ifft, full)[..., 8:24])
     np.testing.assert_allclose(elements["kspace"][0], expected, atol=1e-5)
     # Every second of the original columns remains a column: of 8 .. 31 those are 4 .. 15.
-    np.testing.assert_array_equal(elements["mask/acquired"][0][0], np.arange(16) >= 4)
-    assert elements["kspace"][1].attributes["acquired_columns"] == [8, 32]
-    assert elements["kspace"][1].attributes["readout_columns"] == 32
+    np.testing.assert_array_equal(elements["mask/acquired"][0], np.arange(16) >= 4)
+    assert elements["kspace"][1].attributes["partial_columns"] == [8, 32, 32]
 
 
 def test_echoes_of_different_asymmetry_have_masks_of_their_own(tmp_path):
@@ -241,8 +250,8 @@ def test_echoes_of_different_asymmetry_have_masks_of_their_own(tmp_path):
     np.testing.assert_array_equal(elements["kspace"][0][0, ..., 4:], first)
     np.testing.assert_array_equal(elements["kspace"][0][1], second)
     mask, element = elements["mask/acquired"]
-    assert element.dims == ("echo", "ky", "kx")
-    np.testing.assert_array_equal(mask[:, 0], [np.arange(16) >= 4, np.ones(16)])
+    assert element.dims == ("echo", "kx")
+    np.testing.assert_array_equal(mask, [np.arange(16) >= 4, np.ones(16)])
     assert element.attributes["acceleration"] == pytest.approx(32 / 28)
 
 
@@ -262,7 +271,7 @@ def test_discarded_samples_are_left_out(tmp_path, matrix):
     else:
         np.testing.assert_array_equal(stored[..., 3:15], kspace[..., 3:15])
         assert not stored[..., [0, 1, 2, 15]].any()
-        np.testing.assert_array_equal(np.flatnonzero(elements["mask/acquired"][0][0]), np.arange(3, 15))
+        np.testing.assert_array_equal(np.flatnonzero(elements["mask/acquired"][0]), np.arange(3, 15))
 
 
 def test_reversed_echoes_are_turned(tmp_path):
@@ -275,7 +284,7 @@ def test_reversed_echoes_are_turned(tmp_path):
             made[number].idx.contrast, made[number].idx.kspace_encode_step_1 = 1, readout.idx.kspace_encode_step_1
     stored, element = read(write_scan(tmp_path / "a.h5", made, scan_header((8, 6, 1))))[1]["kspace"]
     np.testing.assert_array_equal(stored, kspace)
-    assert element.attributes["reversed_echoes"] == [1]
+    assert element.attributes["reflected_echoes"] == [1]
 
 
 def calibrating(kspace, lines, **counters):
@@ -305,8 +314,8 @@ def test_calibration_lines_complete_the_scan_they_belong_to(tmp_path, mode):
     np.testing.assert_array_equal(elements["mask/acquired"][0], expected)
     np.testing.assert_array_equal(elements["kspace"][0], kspace * expected[:, None])
     stated = elements["kspace"][1].attributes
-    assert stated.get("calibration_readouts") == (None if mode == "separate" else 2)
-    assert stated.get("readouts_left_out") == ({"calibration": 2} if mode == "separate" else None)
+    taken = mode != "separate"
+    assert stated["reference_readouts"] == {"added": 2 * taken, "left out": 2 * (not taken)}
 
 
 @pytest.mark.parametrize("why", ["measured twice", "another readout", "another encoding", "another frame"])
@@ -326,7 +335,7 @@ def test_other_calibration_scans_are_left_out_and_stated(tmp_path, why):
     path = write_scan(tmp_path / "a.h5", made + extra, scan_header((8, 12, 1), encodings=2))
     elements = read(path)[1]
     np.testing.assert_array_equal(elements["kspace"][0], kspace * sampled[0][:, None])
-    assert elements["kspace"][1].attributes["readouts_left_out"] == {"calibration": 3}
+    assert elements["kspace"][1].attributes["reference_readouts"] == {"added": 0, "left out": 3}
 
 
 def test_auxiliary_readouts_and_other_encodings_are_left_out_and_stated(tmp_path):
@@ -338,7 +347,7 @@ def test_auxiliary_readouts_and_other_encodings_are_left_out_and_stated(tmp_path
     made.append(acquisition(line, encoding_space_ref=1))
     elements = read(write_scan(tmp_path / "a.h5", made, scan_header((8, 6, 1), encodings=2)))[1]
     np.testing.assert_array_equal(elements["kspace"][0], kspace)
-    stated = elements["kspace"][1].attributes["readouts_left_out"]
+    stated = elements["kspace"][1].attributes["left_out"]
     assert stated == {"navigator": 1, "dummy": 1, "encoding 1": 1}
 
 
@@ -403,9 +412,8 @@ def test_noise_whitens_the_coils(tmp_path, rng):
     np.testing.assert_array_equal(elements["noise"][0], noise_stored)
     stated = elements["kspace"][1].attributes
     covariance = mixing @ mixing.conj().T
-    assert stated["prewhitened"] is True
-    assert stated["noise_bandwidth_ratio"] == pytest.approx(1.6)
-    assert stated["noise_condition_number"] == pytest.approx(np.linalg.cond(covariance), rel=0.1)
+    assert stated["prewhitened"]["bandwidth_ratio"] == pytest.approx(1.6)
+    assert stated["prewhitened"]["condition_number"] == pytest.approx(np.linalg.cond(covariance), rel=0.1)
 
 
 def test_whitening_without_noise_is_refused(tmp_path):
@@ -423,7 +431,7 @@ def test_noise_of_other_coils_is_left_out(tmp_path):
     ]
     elements = read(write_scan(tmp_path / "a.h5", made, scan_header((8, 6, 1))))[1]
     assert list(elements) == ["kspace"]
-    assert elements["kspace"][1].attributes["readouts_left_out"] == {"noise of other coils": 1}
+    assert elements["kspace"][1].attributes["left_out"] == {"noise of other coils": 1}
 
 
 BAD = {

@@ -136,8 +136,12 @@ class _Layout:
     def turned(self) -> bool:
         """Whether readouts lie along ky, as in fastMRI."""
         source = self.item.volume.source
-        lines = self.mask is not None and "ky" not in self.mask.dims and "kx" in self.mask.dims
-        return self.on_grid and ((source is not None and source.format == "fastmri") or lines)
+        if self.on_grid and source is not None and source.format == "fastmri":
+            return True
+        if self.mask is None or "ky" in self.mask.dims or "kx" not in self.mask.dims:
+            return False
+        columns = np.flatnonzero(self.mask.numpy().reshape(-1, self.sizes["kx"]).any(axis=0))
+        return bool(columns.size) and columns[-1] - columns[0] + 1 > columns.size  # one piece is a partial readout
 
     def sampled(self) -> tuple[np.ndarray, tuple[int, int]]:
         """Return which lines were acquired, broadcasting against (leading..., line), and the span of their samples."""
@@ -192,9 +196,10 @@ class _Layout:
     def _frames(self) -> tuple[list[str], list[int]]:
         """Return the counters that frames are made of, and their lengths."""
         attributes, count = self.element.attributes, self.sizes["frame"]
-        names, counts = attributes.get("frame_counters"), attributes.get("frame_counts")
-        if names and counts and int(np.prod(counts)) == count and set(names) <= {"repetition", "phase"}:
-            return list(names), [int(n) for n in counts]
+        stated = attributes.get("frames")
+        if isinstance(stated, dict) and stated.get("phases", 0) * stated.get("repetitions", 0) == count:
+            counts = {"repetition": int(stated["repetitions"]), "phase": int(stated["phases"])}
+            return list(counts), list(counts.values())
         return ["repetition"], [count]
 
     def acquisitions(self) -> Iterator[np.ndarray]:

@@ -61,7 +61,7 @@ def leading_axes(scan: Scan, partitions: tuple[np.ndarray, int] | None) -> Axes:
     """
     attributes: dict[str, Any] = {}
     columns: dict[str, tuple[np.ndarray, int]] = {}
-    frames = []
+    frames: dict[str, int] = {}
     for counter, dim in (("set", "set"), ("repetition", "frame"), ("phase", "frame"), ("contrast", "echo")):
         places, count = _places(scan, counter, attributes)
         if count == 1:
@@ -69,12 +69,11 @@ def leading_axes(scan: Scan, partitions: tuple[np.ndarray, int] | None) -> Axes:
         if dim != "frame":
             columns[dim] = places, count
             continue
-        frames.append(counter)
+        frames[f"{counter}s"] = count
         before = columns.get("frame", (np.zeros_like(places), 1))
         columns["frame"] = before[0] * count + places, before[1] * count
-        attributes.setdefault("frame_counts", []).append(count)
     if frames:
-        attributes["frame_counters"] = frames
+        attributes["frames"] = {"phases": 1, "repetitions": 1} | frames
     places, count = _places(scan, "slice", attributes)
     if partitions is None or count > 1:
         columns["slice"] = places, count

@@ -11,6 +11,8 @@ from mri_io.formats.base import RawElement
 from mri_io.formats.ismrmrd.axes import Axes, leading_axes, partitions_of
 from mri_io.formats.ismrmrd.scan import Scan, refuse
 from mri_io.formats.prewhitening import whitened
+from mri_io.formats.readout import crop_readout
+from mri_io.formats.sampling import mask_of_pattern
 
 __all__ = ["Grid", "acquired_mask", "make_grid"]
 
@@ -110,7 +112,9 @@ class Grid:
                 if members.size:
                     placement = self.placements[echoes[members[0]]]
                     for positions, data in reader.data(scan.imaging[members]):
-                        lines = self._cropped(placement.placed(data, self.width))
+                        lines = placement.placed(data, self.width)
+                        if self.length < self.width:
+                            lines = crop_readout(lines, self.length)
                         if signs is not None:
                             lines = lines * signs[members[positions], None, None]
                         _add(plane, rows[positions], lines)
@@ -119,32 +123,23 @@ class Grid:
                         plane /= np.maximum(counts, 1).astype(np.float32)[:, None]
                 yield plane[None] if whitener is None else whitened(plane[None], whitener)
 
-    def _cropped(self, lines: np.ndarray) -> np.ndarray:
-        """Cut the field of view along the readout to its centre."""
-        if self.length == self.width:
-            return lines
-        image = np.fft.fftshift(np.fft.ifft(np.fft.ifftshift(lines, axes=-1), norm="ortho"), axes=-1)
-        start = self.width // 2 - self.length // 2
-        image = np.fft.ifftshift(image[..., start : start + self.length], axes=-1)
-        return np.asarray(np.fft.fftshift(np.fft.fft(image, norm="ortho"), axes=-1), np.complex64)
-
     def attributes(self) -> dict[str, Any]:
         """Return what is stated of k-space."""
         counts = np.bincount(self.axes.flat * self.height + self.rows)
         found: dict[str, Any] = {"averages": int(counts.max()), "oversampling_removed": self.width / self.length}
         oversampling = oversampling_of(self.scan)
         if self.length == self.width and oversampling > 1:
-            found["oversampling_kept"] = oversampling
+            found["oversampling"] = oversampling
         partial = [list(placement.columns(self.width)) for placement in self.placements]
         if any(columns != [0, self.width] for columns in partial):
-            # As acquired, before the oversampling is removed.
-            found["acquired_columns"] = partial if len(set(map(tuple, partial))) > 1 else partial[0]
-            found["readout_columns"] = self.width
+            # Of the readout as acquired, before the oversampling is removed.
+            spans = [[*columns, self.width] for columns in partial]
+            found["partial_columns"] = spans if len(set(map(tuple, spans))) > 1 else spans[0]
         discarded = sorted({(p.first, int(n) - p.stop) for p, n in zip(self.placements, self._samples(), strict=True)})
         if discarded != [(0, 0)]:
             found["discarded_samples"] = [list(pair) for pair in discarded]
         if any(placement.reverse for placement in self.placements):
-            found["reversed_echoes"] = [i for i, placement in enumerate(self.placements) if placement.reverse]
+            found["reflected_echoes"] = [i for i, placement in enumerate(self.placements) if placement.reverse]
         return found | self.axes.attributes | self.scan.attributes()
 
     def _samples(self) -> np.ndarray:
@@ -246,26 +241,17 @@ def acquired_mask(grid: Grid) -> RawElement | None:
     lines[axes.flat, grid.rows] = True
     lines = lines.reshape(*axes.shape, grid.height)
     columns = _acquired_columns(grid)
-    if lines.all() and columns.all():
-        return None
-    acceleration = lines.size * columns.size / max(1, _sampled(lines, columns, axes.dims))
     dims: list[str] = []
-    pattern = lines
-    for name in axes.dims:
+    for name in axes.dims:  # before the columns make it large
         axis = len(dims)
-        first = pattern.take([0], axis=axis)
-        by_echo = name == "echo" and len(columns) > 1
-        if not by_echo and np.array_equal(pattern, np.broadcast_to(first, pattern.shape)):
-            pattern = first.squeeze(axis)
+        first = lines.take([0], axis=axis)
+        if np.array_equal(lines, np.broadcast_to(first, lines.shape)) and not (name == "echo" and len(columns) > 1):
+            lines = first.squeeze(axis)
         else:
             dims.append(name)
-    pattern, dims = np.asarray(pattern), [*dims, "ky"]
-    if not columns.all() or {"slice", "kz"} & set(dims):
-        # (echo, kx) against (..., echo, ..., ky, 1)
-        shape = [len(columns) if name == "echo" and len(columns) > 1 else 1 for name in dims]
-        pattern, dims = pattern[..., None] & columns.reshape(*shape, columns.shape[1]), [*dims, "kx"]
-    found = {"acceleration": float(acceleration)}
-    return RawElement.of("mask/acquired", pattern.astype(np.uint8), dims=tuple(dims), attributes=found)
+    shape = [len(columns) if name == "echo" else 1 for name in dims]
+    pattern = np.asarray(lines)[..., None] & columns.reshape(*shape, 1, columns.shape[1])
+    return mask_of_pattern(pattern, (*dims, "ky", "kx"))
 
 
 def _acquired_columns(grid: Grid) -> np.ndarray:
@@ -279,11 +265,3 @@ def _acquired_columns(grid: Grid) -> np.ndarray:
         high = int(np.floor(centre + (stop - 1 - grid.width // 2) * scale)) + 1
         row[max(0, low) : grid.length if stop == grid.width else high] = True
     return columns
-
-
-def _sampled(lines: np.ndarray, columns: np.ndarray, dims: tuple[str, ...]) -> int:
-    """Return the number of acquired positions, of ``lines.size * columns.size`` in the same measure."""
-    if len(columns) == 1:
-        return int(lines.sum()) * int(columns.sum())
-    by_echo = np.moveaxis(lines, dims.index("echo"), 0).reshape(len(columns), -1).sum(axis=1)
-    return int((by_echo * columns.sum(axis=1)).sum()) * len(columns)

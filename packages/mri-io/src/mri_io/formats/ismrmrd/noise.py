@@ -62,4 +62,4 @@ def whitening_of(scan: Scan, noise: RawElement | None) -> tuple[np.ndarray, dict
     ratio = float(noise.attributes.get("bandwidth_ratio", 1.0))
     matrix = noise_whitener(next(iter(noise.blocks())), ratio, where=scan.path)
     condition = float(np.linalg.cond(matrix)) ** 2  # of the covariance
-    return matrix, {"prewhitened": True, "noise_bandwidth_ratio": ratio, "noise_condition_number": condition}
+    return matrix, {"prewhitened": {"bandwidth_ratio": ratio, "condition_number": condition}}

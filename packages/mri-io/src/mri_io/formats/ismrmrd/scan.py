@@ -40,8 +40,8 @@ class Scan:
         Readouts that k-space consists of, with the calibration lines that belong to it.
     noise
         Noise readouts with as many channels.
-    calibration_kept
-        How many of `imaging` are calibration lines that serve for nothing else.
+    calibration
+        How many readouts that serve for nothing but calibration are among `imaging`, and how many are not.
     left_out
         How many readouts are left out, by what they are.
     """
@@ -51,7 +51,7 @@ class Scan:
     facts: ScanFacts
     imaging: np.ndarray
     noise: np.ndarray
-    calibration_kept: int = 0
+    calibration: tuple[int, int] = (0, 0)
     left_out: dict[str, int] = field(default_factory=dict)
 
     @property
@@ -72,9 +72,9 @@ class Scan:
         """Return what is to be stated of the choice of readouts; nothing where all were taken."""
         found: dict[str, Any] = {}
         if self.left_out:
-            found["readouts_left_out"] = dict(self.left_out)
-        if self.calibration_kept:
-            found["calibration_readouts"] = self.calibration_kept
+            found["left_out"] = dict(self.left_out)
+        if any(self.calibration):
+            found["reference_readouts"] = dict(zip(("added", "left out"), self.calibration, strict=True))
         if self.facts.multiband_factor > 1:
             found["multiband_factor"] = self.facts.multiband_factor
         return found
@@ -118,8 +118,6 @@ def sort_scan(of: Acquisitions, header: Header, facts: ScanFacts) -> Scan:
     channels = np.unique(of.heads["active_channels"][imaging])
     refuse(len(channels) > 1, of.path, "readouts", "one number of coils", channels.tolist())
     kept = _completing(of, imaging, np.flatnonzero(only & first), facts.calibration_mode)
-    only[kept] = False
-    _leave_out(left_out, "calibration", only)
     fitting = of.heads["active_channels"] == channels[0]
     _leave_out(left_out, "noise of other coils", noise & ~fitting)
     return Scan(
@@ -128,7 +126,7 @@ def sort_scan(of: Acquisitions, header: Header, facts: ScanFacts) -> Scan:
         facts,
         np.sort(np.concatenate([imaging, kept])),
         np.flatnonzero(noise & fitting),
-        len(kept),
+        (len(kept), int(only.sum()) - len(kept)),
         left_out,
     )
 
