@@ -17,6 +17,7 @@ _EXPORTERS = {
     "dicom-seg": "dicom_seg:DicomSegExporter",
     "png": "png:PngExporter",
     "bart": "bart:BartExporter",
+    "fastmri": "fastmri:FastMriExporter",
     "ismrmrd": "ismrmrd:IsmrmrdExporter",
     "nnunet": "nnunet:NnUnetExporter",
     "ome-zarr": "ome_zarr:OmeZarrExporter",

@@ -1,0 +1,79 @@
+"""Reconstructions as the fastMRI leaderboard and its evaluation take them (github.com/facebookresearch/fastMRI)."""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import h5py
+import numpy as np
+
+from mri_io.errors import ConfigError, expected_got
+from mri_io.export.base import ElementExporter, ExportItem
+from mri_io.export.names import require_image
+
+__all__ = ["FastMriExporter"]
+
+_REFERENCES = ("recon/rss", "recon/esc")
+_HIDDEN = "name-"
+"""How stored names begin that stand for another one."""
+
+
+class FastMriExporter(ElementExporter):
+    """One ``.h5`` per volume with ``reconstruction`` (slices, rows, columns), magnitudes in float32, cropped.
+
+    Images are cropped about their centre to the size of the reference that the data set gives with a volume,
+    ``recon/rss`` or ``recon/esc``; without one, as in test files, to the matrix of the reconstruction in the header. As
+    in the data set's own code an image with fewer columns than that is made square. Files have the names of those that
+    the volumes were converted from, by which the evaluation finds them; where that name was not kept, the volume's id.
+    """
+
+    name = "fastmri"
+    summary = "fastMRI leaderboard HDF5 of reconstructions: 'reconstruction' (slices, 320, 320), magnitude"
+    parts = ("magnitude",)
+
+    def names(self, item: ExportItem) -> list[str]:
+        """Return the name of the file."""
+        require_image(item.element, self.name, series=False)
+        _crop(item)
+        source = item.volume.source
+        name = source.uri if source is not None else ""
+        return [name if name.endswith(".h5") and not name.startswith(_HIDDEN) else f"{item.volume.id}.h5"]
+
+    def write(self, item: ExportItem, targets: Sequence[Path]) -> None:
+        """Write the file, a block of slices at a time."""
+        rows, columns = _crop(item)
+        shape = (item.element.shape[0], rows.stop - rows.start, columns.stop - columns.start)
+        with h5py.File(targets[0], "w") as file:
+            stored = file.create_dataset("reconstruction", shape, np.float32)
+            start = 0
+            for block in self.blocks(item.element):
+                stored[start : start + len(block)] = block[:, rows, columns].astype(np.float32, copy=False)
+                start += len(block)
+
+
+def _crop(item: ExportItem) -> tuple[slice, slice]:
+    """Return which rows and columns are written; ConfigError when the size is unknown or larger than the image."""
+    element, volume = item.element, item.volume
+    image = (int(element.shape[-2]), int(element.shape[-1]))
+    reference = next((volume[path] for path in _REFERENCES if path in volume), None)
+    if reference is not None:
+        size = (int(reference.shape[-2]), int(reference.shape[-1]))
+    elif volume.header.recon_matrix is not None:
+        columns, rows, _ = volume.header.recon_matrix
+        # Some scans are narrower than the matrix that their header names.
+        size = (rows, columns) if columns <= image[1] else (image[1], image[1])
+    else:
+        raise ConfigError(
+            expected_got(
+                "size of the reconstruction",
+                expected="recon/rss or recon/esc in the volume, or a recon_matrix in its header",
+                got="neither",
+                where=element.folder,
+                fix="Only volumes of the fastMRI data set can be handed in there; choose another format.",
+            )
+        )
+    if any(wanted > there for wanted, there in zip(size, image, strict=True)):
+        raise ConfigError(
+            expected_got("size of the reconstruction", expected=f"at least {size}", got=image, where=element.folder)
+        )
+    first = [(there - wanted) // 2 for wanted, there in zip(size, image, strict=True)]
+    return slice(first[0], first[0] + size[0]), slice(first[1], first[1] + size[1])

@@ -1,0 +1,114 @@
+"""Files for the fastMRI leaderboard: names, keys and shapes as its evaluation expects them, values as stored."""
+
+import h5py
+import numpy as np
+import pytest
+
+from mri_io import open_cohort
+from mri_io.convert import convert
+from mri_io.errors import ConfigError, ElementExistsError
+from mri_io.export import export, export_cohort
+from mri_io.testing.hdf5_files import write_fastmri_file
+from mri_io.testing.raw_files import random_kspace, xml_header
+
+SHAPE = (3, 2, 40, 24)  # slices, coils, rows (readout, oversampled), columns
+
+
+def centre_crop(data, shape):
+    """Crop as the data set's own evaluation does, `fastmri.data.transforms.center_crop`, written out."""
+    first = [(data.shape[axis] - size) // 2 for axis, size in zip((-2, -1), shape, strict=True)]
+    return data[..., first[0] : first[0] + shape[0], first[1] : first[1] + shape[1]]
+
+
+def evaluated(target, recons):
+    """Return what the evaluation compares: both cropped to the square of the target's columns."""
+    size = (target.shape[-1], target.shape[-1])
+    return centre_crop(target, size), centre_crop(recons, size)
+
+
+@pytest.fixture
+def cohort(tmp_path, made, rng):
+    """A validation and a test volume with a complex reconstruction over the whole field of view."""
+    xml = xml_header(40, 20, rx=20)
+    rss = rng.random((3, 20, 20), np.float32)
+    write_fastmri_file(tmp_path / "file1000.h5", random_kspace(SHAPE), xml=xml, reconstruction_rss=rss)
+    mask = np.arange(24) % 4 == 0
+    write_fastmri_file(tmp_path / "file_brain_AXT2_200_1.h5", random_kspace(SHAPE) * mask, xml=xml, mask=mask)
+    files = sorted(tmp_path.glob("*.h5"))
+    assert convert(files, tmp_path / "c", progress=False).ok
+    opened = open_cohort(tmp_path / "c")
+    for volume in opened.volumes():
+        image = (rng.standard_normal((3, 40, 24)) + 1j * rng.standard_normal((3, 40, 24))).astype(np.complex64)
+        volume.write("recon/net", image, provenance=made)
+    return opened
+
+
+def test_the_evaluation_finds_and_compares_them(tmp_path, cohort):
+    written = export_cohort(cohort, "recon/net", tmp_path / "out", "fastmri", progress=False)
+    assert sorted(file.name for file in written) == ["file1000.h5", "file_brain_AXT2_200_1.h5"]
+    for volume in cohort.volumes():
+        with (
+            h5py.File(tmp_path / volume.source.uri) as target,
+            h5py.File(tmp_path / "out" / volume.source.uri) as recons,
+        ):
+            assert list(recons) == ["reconstruction"]
+            found = recons["reconstruction"][()]
+            assert (found.dtype, found.shape) == (np.float32, (3, 20, 20))
+            expected = np.abs(volume["recon/net"].numpy())
+            np.testing.assert_allclose(found, centre_crop(expected, (20, 20)), rtol=1e-6)
+            if "reconstruction_rss" in target:
+                reference, compared = evaluated(target["reconstruction_rss"][()], found)
+                assert reference.shape == compared.shape
+                np.testing.assert_allclose(compared, evaluated(reference, expected)[1], rtol=1e-6)
+
+
+def test_the_reference_itself_comes_back_equal(tmp_path, cohort):
+    (written,) = export_cohort(cohort, "recon/rss", tmp_path / "out", "fastmri", progress=False)
+    with h5py.File(written) as recons, h5py.File(tmp_path / "file1000.h5") as target:
+        np.testing.assert_array_equal(recons["reconstruction"][()], target["reconstruction_rss"][()])
+
+
+@pytest.mark.parametrize(("matrix", "columns", "expected"), [((20, 20), 15, (15, 15)), ((30, 11), 15, (30, 11))])
+def test_crop_of_narrow_scans_and_of_odd_sizes(tmp_path, made, rng, matrix, columns, expected):
+    xml = xml_header(40, matrix[1], rx=matrix[0])
+    write_fastmri_file(tmp_path / "file1.h5", random_kspace((2, 2, 40, columns)), xml=xml)
+    convert([tmp_path / "file1.h5"], tmp_path / "c", progress=False)
+    (volume,) = open_cohort(tmp_path / "c").volumes()
+    image = rng.random((2, 40, columns)).astype(np.float32)
+    (file,) = export(volume.write("recon/a", image, provenance=made), tmp_path / "out", "fastmri")
+    with h5py.File(file) as recons:
+        np.testing.assert_array_equal(recons["reconstruction"][()], centre_crop(image, expected))
+
+
+def test_hidden_names_give_way_to_the_volume(tmp_path, made):
+    write_fastmri_file(tmp_path / "DOE_JOHN.h5", random_kspace(SHAPE), xml=xml_header(40, 20, rx=20))
+    convert([tmp_path / "DOE_JOHN.h5"], tmp_path / "c", progress=False)
+    (volume,) = open_cohort(tmp_path / "c").volumes()
+    element = volume.write("recon/a", np.ones((3, 40, 24), np.float32), provenance=made)
+    (file,) = export(element, tmp_path / "out", "fastmri")
+    assert file.name == f"{volume.id}.h5"
+    with pytest.raises(ElementExistsError, match="exists already"):
+        export(element, tmp_path / "out", "fastmri")
+
+
+def test_refused(tmp_path, volume, made, cohort):
+    image = np.ones((3, 4, 4), np.float32)
+    small = cohort.volumes()[0].write("recon/small", image, provenance=made)
+    series = volume.write("recon/series", image[None], provenance=made, dims=("echo", "slice", "y", "x"))
+    cases = [
+        (small, {}, r"size of the reconstruction: expected at least \(20, 20\), got \(4, 4\)"),
+        (series, {}, r"element for fastmri: expected an image, .* got recon/series"),
+        (cohort.volumes()[0]["kspace"], {}, "element for fastmri: expected an image"),
+        (cohort.volumes()[0]["recon/net"], {"part": "phase"}, "part: expected magnitude, got phase"),
+    ]
+    for element, options, message in cases:
+        with pytest.raises(ConfigError, match=message):
+            export(element, tmp_path / "out", "fastmri", **options)
+    assert not (tmp_path / "out").exists()
+
+
+def test_without_a_known_size(tmp_path, made, cohort):
+    with cohort.create_volume("sub-09_acq-a_run-1", subject_id="sub-09") as volume:
+        element = volume.write("recon/a", np.ones((3, 40, 24), np.float32), provenance=made)
+    with pytest.raises(ConfigError, match="expected recon/rss or recon/esc in the volume, or a recon_matrix"):
+        export(cohort[volume.id][element.path], tmp_path / "out", "fastmri")
