@@ -1,6 +1,7 @@
 """NIfTI: arrays transposed, affines unchanged to the last bit, compared with what nibabel reads."""
 
 import gzip
+import json
 
 import nibabel
 import numpy as np
@@ -187,6 +188,54 @@ def test_label_maps_beside_an_image_become_its_labels(tmp_path):
         assert NAME.split("^")[1] not in file.read_text()
     again = convert([folder], tmp_path / "c", progress=False, labels=folder)  # they are joined once
     assert [result["status"] for result in again.results] == ["skipped"]
+
+
+def test_sidecars_tell_of_the_acquisition_and_of_labels(tmp_path):
+    folder = tmp_path / "in"
+    folder.mkdir()
+    write_nifti(folder / "a_t1.nii.gz", image())
+    write_nifti(folder / "a_t1_seg.nii.gz", box())
+    stated = {"EchoTime": 0.003, "RepetitionTime": 2, "FlipAngle": 90, "MagneticFieldStrength": 3, "Manufacturer": "GE"}
+    sidecar = folder / "a_t1.json"
+    sidecar.write_text(json.dumps({**stated, "PatientName": NAME, "InstitutionName": NAME}))
+    (folder / "a_t1_seg.json").write_text('{"Labels": {"1": {"name": "cord"}}}')
+    item, raw = read_one(folder)
+    assert sidecar in item.files
+    header = raw.header
+    assert (header.te_s, header.tr_s, header.field_T, header.vendor) == ((0.003,), (2.0,), 3.0, "GE")
+    assert header.flip_angle_rad == pytest.approx((np.pi / 2,))
+    assert raw.elements[1].labels == {1: "cord"}
+    assert not convert([folder], tmp_path / "c", progress=False).failures
+    for file in (tmp_path / "c" / "volumes").rglob("zarr.json"):
+        assert NAME.split("^")[1] not in file.read_text()
+    for text, message in (
+        ("{", "a_t1.json: expected the JSON sidecar"),
+        ('{"EchoTime": "x"}', "EchoTime: expected a number"),
+    ):
+        sidecar.write_text(text)
+        with pytest.raises(FormatError, match=message):
+            read_one(folder)
+
+
+def test_labels_come_back_from_an_export_with_their_names(tmp_path):
+    folder = tmp_path / "in"
+    folder.mkdir()
+    write_nifti(folder / "sub-01_T1w.nii.gz", image(), AFFINES["oblique"])
+    write_nifti(folder / "sub-01_T1w_seg.nii.gz", box(ids=(1, 2)), AFFINES["oblique"])
+    (folder / "labels.json").write_text('{"seg": {"1": "grey matter", "2": "white matter"}}')
+    convert([folder], tmp_path / "c", progress=False)
+    (volume,) = volumes(tmp_path / "c")
+    again = tmp_path / "again"
+    for name, stem in (("image/t1w", "x_t1w"), ("seg/seg", "x_t1w_seg")):
+        for file in export(volume[name], tmp_path / stem, "nifti"):
+            again.mkdir(exist_ok=True)
+            ending = "".join(file.suffixes)
+            (
+                again / f"{stem}{ending[ending.index('.nii') if '.nii' in ending else ending.index('.json') :]}"
+            ).write_bytes(file.read_bytes())
+    _, raw = read_one(again)
+    assert raw.elements[1].labels == {1: "grey matter", 2: "white matter"}
+    np.testing.assert_array_equal(values(raw.elements[1]), box(ids=(1, 2)).T)
 
 
 def test_a_label_map_of_no_clear_image_is_a_failure(tmp_path):

@@ -11,6 +11,7 @@ from mri_io.formats.base import Format, Identity, RawVolume, SourceItem, identif
 from mri_io.formats.image_files import ENDINGS, ImageFile, image_element, image_stem, label_element, label_memory
 from mri_io.formats.label_names import pair_labels, read_label_names
 from mri_io.formats.names import contrast_of
+from mri_io.formats.sidecars import sidecar_of, with_sidecar
 
 __all__ = ["ImageFormat", "header_beside", "open_image"]
 
@@ -39,9 +40,11 @@ class ImageFormat(Format):
         return (path,)
 
     def find(self, path: Path) -> list[SourceItem]:
-        """Return the one image of a file."""
+        """Return the one image of a file, and its BIDS sidecar."""
         header = self.header_of(path)
-        return [SourceItem(self.name, header, self.files_of(header), header.name)]
+        sidecar = sidecar_of(header)
+        files = (*self.files_of(header), *([sidecar] if sidecar is not None else []))
+        return [SourceItem(self.name, header, files, header.name)]
 
     def gather(self, items: Sequence[SourceItem]) -> list[SourceItem]:
         """Join label maps to the images beside which they lie; one that fits no image has a `problem`."""
@@ -58,7 +61,7 @@ class ImageFormat(Format):
     def read(self, item: SourceItem) -> RawVolume:
         """Read headers; the data are read in blocks, label maps at once."""
         contrast = contrast_of(image_stem(item.path.name))
-        images = self.images(item.path)
+        images = {ending: with_sidecar(image) for ending, image in self.images(item.path).items()}
         elements = [image_element(image, f"image/{contrast}{ending}") for ending, image in images.items()]
         names = item.options.get("labels", {})
         for name, path in item.options.get("maps", {}).items():
@@ -141,7 +144,7 @@ def open_image(path: Path) -> ImageFile:
     for name in format_names():
         reader = get_format(name)
         if isinstance(reader, ImageFormat) and reader.sniff(path):
-            return reader.open(reader.header_of(path))
+            return with_sidecar(reader.open(reader.header_of(path)))
     raise FormatError(
         expected_got("content", expected=f"an image file ({', '.join(ENDINGS)})", got="none of them", where=path)
     )

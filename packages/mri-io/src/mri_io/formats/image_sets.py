@@ -12,6 +12,7 @@ from mri_io.errors import FormatError, MriError, expected_got
 from mri_io.formats.base import Format, Identity, RawElement, RawVolume, SourceItem, identify
 from mri_io.formats.image_files import ImageFile, image_element, label_element, label_memory
 from mri_io.formats.image_formats import open_image
+from mri_io.formats.sidecars import sidecar_of
 
 __all__ = ["ImagePart", "ImageSetFormat"]
 
@@ -87,7 +88,8 @@ class ImageSetFormat(Format):
         part
             The part of the data set's own split that it is in.
         """
-        covered = tuple(dict.fromkeys((*(p.path for p in parts), *files)))
+        sidecars = (sidecar for p in parts if (sidecar := sidecar_of(p.path)) is not None)
+        covered = tuple(dict.fromkeys((*(p.path for p in parts), *sidecars, *files)))
         names = {p.element.partition("/")[2]: dict(p.labels) for p in parts if p.element.startswith("seg/")}
         options = {"case": name, "root": root, "parts": tuple(parts), "labels": names, "part": part}
         first = parts[0].path if parts else root / name
