@@ -9,6 +9,7 @@ from mri_io import create_cohort
 from mri_io.schema import Header, Provenance
 from mri_io.store import Cohort, Volume
 from mri_io.testing import tiny_cohort
+from mri_io.testing.object_stores import S3Server
 
 MADE = Provenance(method="test", package="mri-io", version="0", config={"a": 1})
 
@@ -47,3 +48,20 @@ def tiny(tmp_path) -> Cohort:
 def rng() -> np.random.Generator:
     """A generator with a fixed seed."""
     return np.random.default_rng(20240229)
+
+
+@pytest.fixture(scope="session")
+def s3_server(tmp_path_factory):
+    """A server that speaks S3, with the environment in which clients find it."""
+    pytest.importorskip("moto")
+    pytest.importorskip("obstore")
+    with S3Server(tmp_path_factory.mktemp("s3")) as server, pytest.MonkeyPatch.context() as patch:
+        for name, value in server.environment.items():
+            patch.setenv(name, value)
+        yield server
+
+
+@pytest.fixture
+def bucket(s3_server) -> str:
+    """The URL of an empty bucket."""
+    return s3_server.bucket()

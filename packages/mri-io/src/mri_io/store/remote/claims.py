@@ -92,26 +92,35 @@ class Claim:
         self._process = this_process()
 
     @classmethod
-    def take(cls, folder: StorePath, *, replace: bool = False) -> "Claim":
+    def take(cls, folder: StorePath, *, replace: bool = False, former: str | None = None) -> "Claim":
         """Claim a node.
+
+        Parameters
+        ----------
+        folder
+            The node.
+        replace
+            Whether a committed one may be replaced.
+        former
+            Its tag, when only that one may be.
 
         Raises
         ------
         ElementExistsError
             When it is committed and `replace` is false.
         StoreError
-            When another writer holds it.
+            When another writer holds it, or has replaced it.
         """
         claim = cls(folder)
         for _ in range(_ATTEMPTS):
-            condition = claim._condition(replace)
+            condition = claim._condition(replace, former)
             if condition is None or claim._write(claim.text(), condition):
                 claim._thread = threading.Thread(target=claim._keep, name="mri-io claim", daemon=True)
                 claim._thread.start()
                 return claim
         raise StoreError(f"{folder}: other writers keep claiming it. Run the step again.")
 
-    def _condition(self, replace: bool) -> str | None:
+    def _condition(self, replace: bool, former: str | None) -> str | None:
         """Return on what condition the node can be claimed now, None when it is ours already."""
         self._confirmed = _now()
         try:
@@ -124,6 +133,8 @@ class Claim:
                 f"{self.folder}: is committed already, and committed data are immutable. "
                 "Choose another name or ask for replacement."
             )
+        if found is None and former not in (None, stat.tag):
+            raise StoreError(f"{self.folder}: another writer has replaced it meanwhile. Run the step again.")
         if found is None:
             self.former = raw
             return stat.tag

@@ -15,7 +15,7 @@ from mri_io.store.metadata import group_text
 from mri_io.store.remote.backends import ABSENT, ConflictError, Stat
 from mri_io.store.remote.claims import Claim
 from mri_io.store.remote.paths import StorePath
-from mri_io.store.remote.roots import changing_root
+from mri_io.store.remote.roots import changing_root, element_tag
 
 __all__ = ["discard", "publish", "publish_element", "remove_element", "remove_node"]
 
@@ -27,7 +27,14 @@ _DELETED_AT_ONCE = 500
 _ATTEMPTS = 4
 
 
-def publish(node: Path, target: StorePath, *, replace: bool = False, check: Callable[[], None] | None = None) -> None:
+def publish(
+    node: Path,
+    target: StorePath,
+    *,
+    replace: bool = False,
+    former: str | None = None,
+    check: Callable[[], None] | None = None,
+) -> None:
     """Bring a finished node to an object store; readers see it whole or not at all.
 
     Parameters
@@ -38,6 +45,8 @@ def publish(node: Path, target: StorePath, *, replace: bool = False, check: Call
         Where readers will find it.
     replace
         Whether a committed target may be replaced. It is absent from now until the commit.
+    former
+        Tag of what is replaced; anything else is not.
     check
         Called when the target is claimed; raises when the node must not be published.
 
@@ -50,7 +59,7 @@ def publish(node: Path, target: StorePath, *, replace: bool = False, check: Call
     """
     files = {path.relative_to(node).as_posix(): path for path in node.rglob("*") if path.is_file()}
     text = files.pop(_METADATA).read_bytes()
-    claim = Claim.take(target, replace=replace)
+    claim = Claim.take(target, replace=replace, former=former)
     try:
         if check is not None:
             check()
@@ -77,19 +86,23 @@ def publish_element(node: Path, volume: StorePath, element: str, *, replace: boo
         check()
         _publish_groups(volume, element)
 
-    with changing_root(volume, element, loses=replace):
-        publish(node, volume / element, replace=replace, check=ready)
+    # What is replaced is what is there now, in a volume that is ours after that; it never is an element of another.
+    former = element_tag(volume, element) if replace else None
+    check()
+    with changing_root(volume, element, loses=former):
+        publish(node, volume / element, replace=former is not None, former=former, check=ready)
 
 
 def remove_element(volume: StorePath, element: str) -> None:
     """Remove an element from a volume."""
-    with changing_root(volume, element, loses=True):
-        remove_node(volume / element)
+    former = element_tag(volume, element)
+    with changing_root(volume, element, loses=former):
+        remove_node(volume / element, former=former)
 
 
-def remove_node(target: StorePath) -> None:
-    """Remove a node: a claim in place of its metadata makes it vanish at once, its objects thereafter."""
-    discard(Claim.take(target, replace=True))
+def remove_node(target: StorePath, *, former: str | None = None) -> None:
+    """Remove a node, that of a tag only when one is given: a claim makes it vanish at once, its objects go after."""
+    discard(Claim.take(target, replace=True, former=former))
 
 
 def discard(claim: Claim) -> None:

@@ -1,14 +1,24 @@
-"""All that is below a folder, by one request, and the metadata in it by concurrent ones."""
+"""All that is below a folder, by one request, and the metadata in it by concurrent ones.
 
+Of a server that does not list, as web servers, the copy of metadata in the root of a volume tells what is below.
+"""
+
+import json
+import math
 import threading
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from itertools import product
 
+from mri_io.errors import StoreError
 from mri_io.store.remote.backends import Backend, Stat
 
-__all__ = ["Listing"]
+__all__ = ["UNKNOWN", "Listing"]
 
 _THREADS = 16
 _METADATA = "zarr.json"
+UNKNOWN = Stat(0, 0.0, "")
+"""Stands for an object that was not looked at."""
 
 
 class Listing:
@@ -24,7 +34,11 @@ class Listing:
 
     def __init__(self, backend: Backend, key: str) -> None:
         self._backend, self._lock = backend, threading.Lock()
-        self.files: dict[str, Stat] = dict(backend.walk(f"{key}/" if key else ""))
+        self.files: dict[str, Stat]
+        if backend.lists:
+            self.files = dict(backend.walk(f"{key}/" if key else ""))
+        else:
+            self.files = dict.fromkeys(_named(backend, key), UNKNOWN)
         self._children: dict[str, set[str]] = {}
         for path in self.files:
             while path != key:
@@ -73,3 +87,25 @@ class Listing:
         keys = [key for key in self.files if key.rpartition("/")[2] == _METADATA]
         with ThreadPoolExecutor(_THREADS) as pool:
             return {key: found for key, found in zip(keys, pool.map(fetch, keys), strict=True) if found is not None}
+
+
+def _named(backend: Backend, key: str) -> Iterator[str]:
+    """Yield the objects that the copy of metadata in the root of a volume implies."""
+    try:
+        content = json.loads(backend.read(f"{key}/{_METADATA}")[0])
+    except (FileNotFoundError, ValueError):
+        return
+    yield f"{key}/{_METADATA}"
+    copy = content.get("consolidated_metadata") if isinstance(content, dict) else None
+    if copy is None:
+        raise StoreError(
+            f"{key}: this server does not list its files, and the root of the volume has no copy of the metadata of "
+            "its elements. Make one where the cohort is: mri-cli gc COHORT"
+        )
+    for path, node in copy["metadata"].items():
+        yield f"{key}/{path}/{_METADATA}"
+        grid = (node.get("chunk_grid") or {}).get("configuration") or {}
+        sizes = grid.get("chunk_shape")
+        if sizes and node["chunk_key_encoding"].get("name") == "default":
+            counts = [math.ceil(length / size) for length, size in zip(node["shape"], sizes, strict=True)]
+            yield from (f"{key}/{path}/c/{'/'.join(map(str, index))}" for index in product(*map(range, counts)))

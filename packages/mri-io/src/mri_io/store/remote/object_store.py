@@ -57,11 +57,16 @@ class ObjectStoreBackend:
     def read_end(self, key: str, length: int) -> tuple[bytes, Stat]:
         """See `Backend.read_end`."""
         if not self._no_suffix:
-            return self._get(key, {"suffix": length})
+            try:
+                return self._get(key, {"suffix": length})
+            except StoreError:  # of an object that is empty, or shorter, some servers have no part
+                if (found := self.stat(key)) is None or found.size > length:
+                    raise
+                return self._get(key, None)
         found = self.stat(key)
         if found is None:
             raise FileNotFoundError(f"{self.root}/{key}: there is no such object")
-        return self._get(key, (max(0, found.size - length), found.size))
+        return self._get(key, (found.size - length, found.size) if found.size > length else None)
 
     def _get(self, key: str, chosen: Any) -> tuple[bytes, Stat]:
         def fetch(store: Any) -> tuple[bytes, Stat]:
@@ -89,6 +94,8 @@ class ObjectStoreBackend:
 
     def children(self, prefix: str) -> tuple[list[str], list[str]]:
         """See `Backend.children`."""
+        if not self.lists:
+            return [], []
         found = self._ask(prefix, self._obstore.list_with_delimiter, prefix)
         folders = [path.rstrip("/").rpartition("/")[2] for path in found["common_prefixes"]]
         return folders, [item["path"].rpartition("/")[2] for item in found["objects"]]

@@ -12,7 +12,7 @@ from urllib.parse import unquote, urlsplit
 from mri_io.errors import ConfigError, StoreError
 from mri_io.store.remote.backends import ABSENT, ANY, Backend, ConflictError, Stat, open_backend, split_url
 from mri_io.store.remote.cache import Cache
-from mri_io.store.remote.listing import Listing
+from mri_io.store.remote.listing import UNKNOWN, Listing
 
 __all__ = [
     "AnyPath",
@@ -135,9 +135,7 @@ class StorePath:
         return StorePath(self.root, self.key, None, self._listing)
 
     def listed(self) -> "StorePath":
-        """Return the path with a new listing of all that is below; itself where the server does not list."""
-        if not self.backend.lists:
-            return self
+        """Return the path with a new listing of all that is below."""
         return StorePath(self.root, self.key, self.cache, Listing(self.backend, self.key))
 
     def read(self) -> tuple[bytes, Stat]:
@@ -186,7 +184,7 @@ class StorePath:
 
     def is_file(self) -> bool:
         """Whether there is an object."""
-        if self._listing is not None:
+        if self._listing is not None and self._listing.files.get(self.key) is not UNKNOWN:
             return self.key in self._listing.files
         return self.backend.stat(self.key) is not None
 
@@ -219,14 +217,15 @@ class StorePath:
     def rglob(self, pattern: str) -> "Iterator[StorePath]":
         """Yield the objects below, at any depth, with names of a pattern."""
         whole = self if self._listing is not None else self.listed()
-        if whole._listing is None:
-            raise StoreError(f"{self}: this server does not list what it has.")
+        assert whole._listing is not None
         keys = sorted(key for key in whole._listing.files if key.startswith(self._prefix))
         return (whole._at(key) for key in keys if fnmatch.fnmatchcase(key.rpartition("/")[2], pattern))
 
     def size(self) -> int:
         """Return the bytes of an object, 0 when there is none."""
-        stat = self._listing.files.get(self.key) if self._listing is not None else self.file_stat()
+        stat = self._listing.files.get(self.key) if self._listing is not None else UNKNOWN
+        if stat is UNKNOWN:
+            stat = self.file_stat()
         return 0 if stat is None else stat.size
 
     def __str__(self) -> str:

@@ -16,7 +16,7 @@ from mri_io.store.remote.backends import Stat
 from mri_io.store.remote.paths import StorePath
 from mri_io.store.shards import ChunkFile
 
-__all__ = ["RemoteChunkFile", "batches", "open_remote", "zarr_store"]
+__all__ = ["RemoteChunkFile", "batches", "close_remote", "open_remote", "zarr_store"]
 
 _TAIL = 64 * 2**10
 """Bytes that are asked for at the end of a file, at the least: all of small files."""
@@ -46,7 +46,14 @@ class RemoteChunkFile(ChunkFile):
         self._place = path.live()
         self._ahead: dict[tuple[int, int], bytes] = {}
         self._end_bytes, self._end_start = b"", 0
-        super().__init__(path, codec, chunks, shape, dtype, mapped=False)
+        self._stat: Stat | None = None
+        try:
+            super().__init__(path, codec, chunks, shape, dtype, mapped=False)
+        except DamageError:
+            if path.cache is None or self._stat is None:
+                raise
+            path.cache.drop(str(path), self._stat.tag, self._end_start, len(self._end_bytes))
+            super().__init__(path, codec, chunks, shape, dtype, mapped=False)
 
     def _open(self, tail: int) -> int:
         """Read the end of the object, which small ones consist of; return its size."""
@@ -95,38 +102,18 @@ class RemoteChunkFile(ChunkFile):
         return data
 
     def encoded(self, number: int, *, check: bool = True) -> np.ndarray:
-        """See `ChunkFile.encoded`; a damaged entry of the cache is read again from the server."""
+        """See `ChunkFile.encoded`."""
         if check:
             self.verified[number] = 0  # these bytes are not those that were verified before
-        try:
-            return super().encoded(number, check=check)
-        except DamageError:
-            # On the way, or in the cache, rather than at rest, unless it is there again.
-            if not check or not self._forget(number):
-                raise
-            return super().encoded(number, check=True)
+        return super().encoded(number, check=check)
 
-    def chunk(self, number: int) -> np.ndarray:
-        """See `ChunkFile.chunk`."""
-        try:
-            return super().chunk(number)
-        except DamageError:
-            if not self._forget(number):
-                raise
-            return super().chunk(number)
-
-    def _forget(self, number: int) -> bool:
-        """Drop a chunk from the cache; say whether there is something else to read it from."""
-        offset, length = (int(value) for value in self._index[number])
+    def forget(self, number: int) -> None:
+        """Drop a chunk from the cache, after it was found damaged: it may have been on its way, not at rest."""
         place, stat = self._place, self._stat
-        assert stat is not None
-        if place.cache is None or offset + length > self._end:
-            return False
-        place.cache.drop(str(place), stat.tag, offset, length)
-        if offset >= self._end_start:
+        if place.cache is not None and stat is not None:
+            offset, length = (int(value) for value in self._index[number])
+            place.cache.drop(str(place), stat.tag, offset, length)
             place.cache.drop(str(place), stat.tag, self._end_start, len(self._end_bytes))
-            self._end_bytes = self._fetch(self._end_start, stat.size - self._end_start, stat)
-        return True
 
     def read_ahead(self, numbers: Iterable[int]) -> None:
         """Read chunks that are about to be asked for: neighbours by one request, several requests at a time."""
@@ -216,6 +203,12 @@ def open_remote(
         if len(_open) > _MOST_OPEN:
             _open.popitem(last=False)
     return found
+
+
+def close_remote(path: StorePath, identity: str) -> None:
+    """Forget an open file, which was found damaged: the next read asks the server again."""
+    with _lock:
+        _open.pop((path, identity), None)
 
 
 def zarr_store(folder: StorePath) -> Any:

@@ -9,6 +9,7 @@ import json
 import logging
 import math
 import time
+import uuid
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
@@ -19,48 +20,53 @@ from mri_io.store.remote.backends import ConflictError, Stat
 from mri_io.store.remote.claims import claim_of
 from mri_io.store.remote.paths import StorePath
 
-__all__ = ["LEAVING", "changing_root", "consolidated", "refresh_root"]
+__all__ = ["LEAVING", "changing_root", "consolidated", "element_tag", "refresh_root"]
 
 _log = logging.getLogger(__name__)
 LEAVING = "mri_leaving"
-"""Attribute of a root beside ours: elements that are about to be taken away, by path, with their tags."""
+"""Attribute of a root beside ours: elements that are about to be taken away, their paths and tags."""
 _METADATA = "zarr.json"
 _ATTEMPTS = 30
 
 
 @contextmanager
-def changing_root(volume: StorePath, element: str, *, loses: bool) -> Iterator[None]:
-    """Take the copy of metadata away while an element leaves a volume, and bring it up to date at the end."""
-    if loses:
-        _announce(volume, element)
+def changing_root(volume: StorePath, element: str, *, loses: str | None) -> Iterator[None]:
+    """Take the copy of metadata away while an element leaves a volume, and bring it up to date at the end.
+
+    `loses` is the tag of the element that leaves, None when one joins only.
+    """
+    announcement = uuid.uuid4().hex
+    if loses is not None:
+        _announce(volume, announcement, {"path": element, "tag": loses, "time": time.time()})
     try:
         yield
     finally:
         try:
-            refresh_root(volume)
+            refresh_root(volume, done=announcement)
         except StoreError as error:  # nothing depends on the copy
             _log.warning("%s: the consolidated metadata were not updated: %s", volume, error)
 
 
-def refresh_root(volume: StorePath, *, forget_after_s: float = math.inf) -> None:
+def refresh_root(volume: StorePath, *, done: str = "", forget_after_s: float = math.inf) -> None:
     """Bring the copy of metadata in a root up to date.
 
-    Announcements of elements that are still there so many seconds later are left aside: their writers have died.
+    Announcements stand while their elements are there, but for the one that is `done`, and those that are so many
+    seconds old: their writers have died.
     """
 
     def renewed(raw: bytes) -> str | None:
-        content = json.loads(raw)
-        leaving = dict(content["attributes"].get(LEAVING) or {})
+        attributes = json.loads(raw)["attributes"]
         listing = volume.listed()
-        still = {
-            path: entry
-            for path, entry in leaving.items()
-            if _tag(listing, path) == entry.get("tag") and time.time() - entry.get("time", 0) < forget_after_s
-        }
-        mri = content["attributes"][KEY]
-        text = (
-            group_text(mri, further={LEAVING: still}) if still else group_text(mri, consolidated=consolidated(listing))
-        )
+
+        def stands(name: str, entry: Mapping[str, Any]) -> bool:
+            young = time.time() - entry["time"] < forget_after_s
+            return name != done and young and element_tag(listing, entry["path"]) == entry["tag"]
+
+        leaving = {name: entry for name, entry in (attributes.get(LEAVING) or {}).items() if stands(name, entry)}
+        if leaving:
+            text = group_text(attributes[KEY], further={LEAVING: leaving})
+        else:
+            text = group_text(attributes[KEY], consolidated=consolidated(listing))
         return None if text.encode() == raw else text
 
     _change(volume, renewed)
@@ -98,21 +104,17 @@ def _above(path: str) -> list[str]:
     return ["/".join(parts[:depth]) for depth in range(1, len(parts))]
 
 
-def _announce(volume: StorePath, element: str) -> None:
-    """Write into a root that an element is about to leave; nothing when it is not there."""
+def _announce(volume: StorePath, name: str, entry: Mapping[str, Any]) -> None:
+    """Write into a root that an element is about to leave, in place of the copy."""
 
-    def announced(raw: bytes) -> str | None:
-        tag = _tag(volume.live(), element)
-        if tag is None:
-            return None
+    def announced(raw: bytes) -> str:
         attributes = json.loads(raw)["attributes"]
-        leaving = {**(attributes.get(LEAVING) or {}), element: {"tag": tag, "time": time.time()}}
-        return group_text(attributes[KEY], further={LEAVING: leaving})
+        return group_text(attributes[KEY], further={LEAVING: {**(attributes.get(LEAVING) or {}), name: dict(entry)}})
 
     _change(volume, announced)
 
 
-def _tag(volume: StorePath, element: str) -> str | None:
+def element_tag(volume: StorePath, element: str) -> str | None:
     """Return the tag of a committed element, None where there is none."""
     try:
         raw, stat = (volume / element / _METADATA).read()

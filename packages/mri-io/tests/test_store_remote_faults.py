@@ -1,0 +1,384 @@
+"""Writers to an object store that are killed at every request, race, or sleep while others take over."""
+
+import importlib.util
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+import warnings
+from contextlib import suppress
+from itertools import count
+from pathlib import Path
+
+import numpy as np
+import obstore
+import psutil
+import pytest
+import zarr
+from zarr.errors import ZarrUserWarning
+from zarr.storage import ObjectStore
+
+from mri_io import create_cohort, verify
+from mri_io.errors import ElementExistsError, StoreError
+from mri_io.store import collect_garbage
+from mri_io.store.remote import claims, commit
+from mri_io.store.remote.backends import ConflictError
+from mri_io.store.remote.claims import Claim, claim_of
+from mri_io.store.remote.object_store import ObjectStoreBackend
+from mri_io.store.staging import STAGING, local_staging
+
+SCRIPT = Path(__file__).with_name("remote_writer.py")
+spec = importlib.util.spec_from_file_location("remote_writer", SCRIPT)
+writer = importlib.util.module_from_spec(spec)
+spec.loader.exec_module(writer)
+OLD, NEW = 1, 2
+LONG = 120.0
+
+
+class Server:
+    """The process that forks writers."""
+
+    def __init__(self) -> None:
+        self.process = subprocess.Popen(
+            [sys.executable, str(SCRIPT), "-"], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+        )
+
+    def run(self, url, operation: str, value: int, event: str = "", number: int = 0, lease: float = LONG) -> list[int]:
+        print(url, operation, value, event, number, lease, sep="\t", file=self.process.stdin, flush=True)
+        return [int(code) for code in self.process.stdout.readline().split()]
+
+
+@pytest.fixture(scope="module")
+def server(s3_server):
+    running = Server()
+    yield running
+    with running.process:
+        pass
+    assert running.process.returncode == 0
+
+
+@pytest.fixture
+def cohort(bucket):
+    """A cohort with one volume that has the elements a and b."""
+    made = create_cohort(f"{bucket}/c")
+    writer.create(made, OLD)
+    return made
+
+
+def values(cohort) -> dict[str, int]:
+    """Return which writer made each element, after comparing its data with what that writer writes."""
+    found = {}
+    for volume in cohort.volumes():
+        found["volume"] = volume.attributes["writer"]
+        for path, element in volume.elements().items():
+            found[path] = element.provenance["seed"]
+            np.testing.assert_array_equal(element.numpy(), writer.data(found[path]))
+    return found
+
+
+def check_for_others(cohort) -> None:
+    """What a plain zarr reader finds, with the copy of metadata and without it, is whole and of one writer."""
+    for folder in (cohort.path / "volumes").glob("*.zarr"):
+        store = ObjectStore(folder.backend.store, read_only=True)
+        for consolidated in (None, False):
+            group = zarr.open_group(store, path=folder.key, mode="r", use_consolidated=consolidated)
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore", ZarrUserWarning)  # it names chunks that belong to no array yet
+                members = dict(group.members(max_depth=None))
+            for path, array in members.items():
+                if isinstance(array, zarr.Array):
+                    parent = members[path.rpartition("/")[0]]
+                    if "mri" in parent.attrs:
+                        expected = writer.data(parent.attrs["mri"]["provenance"]["seed"])
+                        np.testing.assert_array_equal(array[...], expected)
+
+
+BOTH = {"volume": OLD, "recon/a": OLD, "recon/b": OLD}
+REPLACED = {"volume": NEW, "recon/a": NEW, "recon/b": NEW}
+WITHOUT_A = {"volume": OLD, "recon/b": OLD}
+# operation: (before, after, what may be seen after a kill beside these, every so many requests)
+STEPS = {
+    "create": ({}, REPLACED, [], 3),
+    "write": (WITHOUT_A, {**BOTH, "recon/a": NEW}, [], 2),
+    "replace": (BOTH, {**BOTH, "recon/a": NEW}, [WITHOUT_A], 3),
+    "replace-volume": (BOTH, REPLACED, [{}], 7),
+    "remove": (BOTH, WITHOUT_A, [], 2),
+    "remove-volume": (BOTH, {}, [], 4),
+}
+
+
+@pytest.mark.parametrize("operation", list(STEPS))
+def test_killed_at_every_request(s3_server, server, operation):
+    """Whatever request is the last, readers find the old state or the new, or nothing of what was to be replaced."""
+    before, after, between, stride = STEPS[operation]
+    url = s3_server.bucket()
+    for number in count(1, stride):
+        cohort = create_cohort(f"{url}/{number}")
+        if before:
+            writer.create(cohort, OLD)
+        if before == WITHOUT_A:
+            cohort[writer.ID].remove("recon/a")
+        (code,) = server.run(cohort.path, operation, NEW, "kill", number)
+        seen = values(cohort)
+        assert seen in (before, after, *between)
+        check_for_others(cohort)
+        report = verify(cohort)
+        assert report.ok, report.problems
+        if code == 0:
+            break
+        assert code == -signal.SIGKILL
+        if number % 3:  # what gc leaves is clean
+            collect_garbage(cohort)
+            report = verify(cohort)
+            assert (report.ok, report.orphans, report.stale) == (True, [], [])
+            assert values(cohort) == seen
+        again = operation.replace("replace", "create" if "volume" in operation else "write").removesuffix("-volume")
+        if seen == before:
+            assert server.run(cohort.path, operation, NEW) == [0]
+        elif seen in between:
+            assert server.run(cohort.path, again, NEW) == [0]
+        else:
+            collect_garbage(cohort)  # the writer may have died before it brought the copy in the root up to date
+        assert values(cohort) == after
+        report = verify(cohort)
+        assert (report.ok, report.stale) == (True, [])
+        check_for_others(cohort)
+    assert number > 3
+    assert (report.ok, report.orphans, report.stale) == (True, [], [])
+
+
+def test_a_killed_writer_leaves_nothing_in_its_way_and_nothing_for_ever(cohort, server, tmp_path, monkeypatch):
+    """Its claim is invisible and named as an orphan; so is what it staged here, until the next writer clears it."""
+    assert server.run(cohort.path, "write-other", 7, "kill", 3) == [-signal.SIGKILL]
+    report = verify(cohort)
+    assert [path.name for path in report.orphans] == ["x7"]
+    assert list((local_staging() / STAGING).glob("*"))
+    assert collect_garbage(cohort, dry_run=True) == collect_garbage(cohort)
+    assert list((local_staging() / STAGING).glob("*")) == []
+    keys = [key for key, _ in cohort.path.backend.walk(f"{cohort.path.key}/")]
+    assert not any("x7" in key or "clock" in key for key in keys)
+    assert values(cohort) == BOTH
+
+
+def test_two_writers_of_one_volume(s3_server, server):
+    """One wins and its data are whole; the other is told. So with one element."""
+    url = s3_server.bucket()
+    for number in range(3):
+        cohort = create_cohort(f"{url}/{number}")
+        codes = server.run(cohort.path, "create+create", 10 * number)
+        assert sorted(codes) in ([0, writer.EXISTS], [0, writer.REFUSED]), codes
+        winner = 10 * number + codes.index(0)
+        assert values(cohort) == {"volume": winner, "recon/a": winner, "recon/b": winner}
+        cohort[writer.ID].remove("recon/a")
+        codes = server.run(cohort.path, "write+write", 10 * number + 5)
+        assert sorted(codes) in ([0, writer.EXISTS], [0, writer.REFUSED]), codes
+        assert values(cohort)["recon/a"] == 10 * number + 5 + codes.index(0)
+        report = verify(cohort)
+        assert (report.ok, report.orphans, report.stale) == (True, [], [])
+
+
+def test_many_writers_of_one_cohort(bucket, server):
+    """Volumes of their own, elements of one volume and rows of failures: nothing is lost."""
+    cohort = create_cohort(f"{bucket}/c")
+    assert server.run(cohort.path, "rows+rows+rows", 4) == [0, 0, 0]
+    assert [volume.attributes["writer"] for volume in cohort.volumes()] == [4, 5, 6]
+    assert {row["item"] for row in cohort.failures()} == {f"{n}-{m}" for n in (4, 5, 6) for m in range(5)}
+    writer.create(cohort, OLD)
+    assert server.run(cohort.path, "write-other+write-other+write-other", 4) == [0, 0, 0]
+    assert set(cohort[writer.ID].elements()) == {"recon/a", "recon/b", "recon/x4", "recon/x5", "recon/x6"}
+    report = verify(cohort)
+    assert (report.ok, report.orphans, report.stale) == (True, [], [])
+
+
+@pytest.mark.parametrize("operations", ["replace+replace-volume", "write-other+replace-volume", "write-other+remove"])
+def test_joining_and_replacing_at_once(s3_server, server, operations):
+    """An element joins the volume that it was made for, before it is replaced, or it is told; never another."""
+    url = s3_server.bucket()
+    for number in range(3):
+        cohort = create_cohort(f"{url}/{number}")
+        writer.create(cohort, OLD)
+        codes = server.run(cohort.path, operations, NEW)
+        assert codes[1] in (0, writer.REFUSED)
+        report = verify(cohort)
+        assert (report.ok, report.stale) == (True, []), report
+        check_for_others(cohort)
+        found = values(cohort)
+        if operations.endswith("volume") and codes[1] == 0:
+            assert found == {"volume": NEW + 1, "recon/a": NEW + 1, "recon/b": NEW + 1}
+
+
+def stopped_writer(cohort, operation: str, number: int, lease: float, errors: Path) -> subprocess.Popen:
+    """Start a writer that stops before one of its requests; return when it has stopped."""
+    command = [sys.executable, str(SCRIPT), str(cohort.path), operation, str(NEW), "stop", str(number), str(lease)]
+    with errors.open("wb") as file:
+        process = subprocess.Popen(command, stderr=file)
+    end = time.monotonic() + 60
+    while psutil.Process(process.pid).status() != psutil.STATUS_STOPPED:
+        assert time.monotonic() < end
+        assert process.poll() is None, f"the writer has ended before request {number}"
+        time.sleep(0.02)
+    return process
+
+
+# Of the writer: 1 claim, 2, 3 the chunks, 4, 5 the arrays, 6, 7 the elements, 8 the group, 9 the commit.
+@pytest.mark.parametrize(("number", "wakes"), [(2, "after"), (3, "amid"), (5, "amid"), (9, "after")])
+def test_a_stopped_writer_wakes_up_too_late(bucket, tmp_path, monkeypatch, number, wakes):
+    """Another took over while it slept: it commits nothing, overwrites nothing, and says so."""
+    cohort = create_cohort(f"{bucket}/c")
+    lease, errors = 1.0, tmp_path / "errors.txt"
+    process = stopped_writer(cohort, "create", number, lease, errors)
+    with pytest.raises(StoreError, match="another writer is at work"):
+        writer.create(cohort, 3)
+    time.sleep(lease + 1.1)  # the server dates objects by seconds
+    if wakes == "amid":
+        send, sent = ObjectStoreBackend.write, []
+
+        def waking(self, key, data, condition="any"):
+            if "/c/0" in key:
+                sent.append(key)
+                if len(sent) == 2:
+                    os.kill(process.pid, signal.SIGCONT)
+                    process.wait(60)
+            return send(self, key, data, condition)
+
+        monkeypatch.setattr(ObjectStoreBackend, "write", waking)
+    writer.create(cohort, 3)
+    if wakes == "after":
+        os.kill(process.pid, signal.SIGCONT)
+    assert process.wait(60) == writer.REFUSED
+    assert "another writer has taken it over" in errors.read_text()
+    assert values(cohort) == {"volume": 3, "recon/a": 3, "recon/b": 3}
+    report = verify(cohort)
+    assert (report.ok, report.orphans, report.stale) == (True, [], [])
+
+
+def test_a_writer_that_slept_goes_on_when_nobody_took_over(bucket, tmp_path):
+    cohort = create_cohort(f"{bucket}/c")
+    process = stopped_writer(cohort, "create", 4, 1.0, tmp_path / "errors.txt")
+    time.sleep(1.5)
+    os.kill(process.pid, signal.SIGCONT)
+    assert process.wait(60) == 0
+    assert values(cohort) == REPLACED
+
+
+def test_a_claim_is_renewed_while_its_writer_works(cohort, monkeypatch):
+    """An upload may take longer than the lease."""
+    monkeypatch.setattr(claims, "LEASE_S", 1.2)
+    target = cohort[writer.ID].path / "recon" / "slow"
+    claim = Claim.take(target)
+    try:
+        first = (target / "zarr.json").file_stat()
+        time.sleep(1.6)
+        raw, stat = (target / "zarr.json").read()
+        assert stat.tag != first.tag
+        assert claim_of(raw)["renewal"] > 2
+        with pytest.raises(StoreError, match="at work on it: process"):
+            Claim.take(target)
+        claim.check()
+    finally:
+        claim.remove()
+    assert not target.exists()
+
+
+def test_the_answer_to_a_request_is_lost(cohort, monkeypatch):
+    """A write that was done, but seemed to fail, is neither taken for another's nor done twice."""
+    send, lost = ObjectStoreBackend.write, []
+
+    def losing(self, key, data, condition="any"):
+        tag = send(self, key, data, condition)
+        if key not in lost:
+            lost.append(key)
+            if len(lost) % 2 and isinstance(data, bytes):
+                raise StoreError("the connection was closed")
+            raise ConflictError("tried again by the library: the condition holds no more")
+        return tag
+
+    monkeypatch.setattr(ObjectStoreBackend, "write", losing)
+    for number in range(8):
+        with suppress(StoreError):
+            writer.write(cohort, 40 + number, name=f"n{number}")
+    monkeypatch.undo()
+    found = values(cohort)
+    assert found["recon/n1"] == 41
+    report = verify(cohort)
+    assert (report.ok, report.problems) == (True, [])
+
+
+def test_what_fails_on_the_way_leaves_nothing(cohort, monkeypatch):
+    """The server refuses an object: an error, no orphan, and what only was to be replaced is there unless it began."""
+    send = ObjectStoreBackend.write
+
+    def refusing(self, key, data, condition="any"):
+        if isinstance(data, Path):
+            raise StoreError(f"{key}: 503 slow down")
+        return send(self, key, data, condition)
+
+    monkeypatch.setattr(ObjectStoreBackend, "write", refusing)
+    with pytest.raises(StoreError, match="slow down"):
+        writer.write(cohort, NEW, name="n")
+    monkeypatch.undo()
+    report = verify(cohort)
+    assert (report.ok, report.orphans, report.stale) == (True, [], [])
+    assert values(cohort) == BOTH
+    former = cohort[writer.ID]["recon/a"].commit
+
+    def failing():
+        raise StoreError("the volume is another")
+
+    with tempfile.TemporaryDirectory() as folder:
+        node = Path(folder, "node")
+        local = create_cohort(Path(folder, "c"))
+        writer.create(local, NEW)
+        shutil.copytree(local[writer.ID].path / "recon" / "a", node)
+        with pytest.raises(StoreError, match="is another"):
+            commit.publish(node, cohort[writer.ID].path / "recon" / "a", replace=True, check=failing)
+    assert cohort[writer.ID]["recon/a"].commit == former
+    assert values(cohort) == BOTH
+
+
+def test_readers_meet_a_replacement_in_every_state(cohort):
+    """While an element is replaced again and again, a reader sees one whole version, none, or StoreError."""
+    done, seen = threading.Event(), set()
+
+    def replace():
+        try:
+            for value in range(100, 106):
+                writer.write(cohort, value, replace=True)
+        finally:
+            done.set()
+
+    thread = threading.Thread(target=replace)
+    thread.start()
+    while not done.is_set():
+        volume = cohort[writer.ID]
+        try:
+            element = volume["recon/a"]
+            found = element.numpy()
+        except StoreError:
+            continue
+        seen.add(element.provenance["seed"])
+        np.testing.assert_array_equal(found, writer.data(element.provenance["seed"]))
+    thread.join()
+    assert len(seen) > 1
+    assert values(cohort)["recon/a"] == 105
+    with pytest.raises(ElementExistsError):
+        writer.write(cohort, NEW)
+
+
+def test_conditions_are_those_of_the_server(bucket):
+    """What all this rests on: a write on a condition that does not hold changes nothing."""
+    store = create_cohort(f"{bucket}/c").path / "x"
+    tag = store.write(b"one", "absent")
+    for condition in ("absent", '"other"'):
+        with pytest.raises(ConflictError):
+            store.write(b"two", condition)
+    assert store.read_bytes() == b"one"
+    store.write(b"two", tag)
+    with pytest.raises(ConflictError):
+        store.write(b"three", tag)
+    assert obstore.head(store.backend.store, store.key)["size"] == 3
+    assert store.read_bytes() == b"two"
