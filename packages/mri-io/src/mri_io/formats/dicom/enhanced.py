@@ -1,5 +1,7 @@
 """Enhanced multi-frame objects: a volume or series in one file, described by shared and per-frame functional groups."""
 
+from collections import defaultdict
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -13,18 +15,12 @@ _POSITION_IN_STACK = (0x00209056, 0x00209057, 0x00200032)
 """Dimension indices that say where a frame lies: stack, position in the stack, image position."""
 
 
-class _Groups:
-    """The functional groups of one frame: its own, else those that all frames share."""
+_Groups = Mapping[str, Any]
+"""The functional groups of one frame by keyword: its own, else those that all frames share; empty where none is."""
 
-    def __init__(self, own: Any, shared: Any) -> None:
-        self._own, self._shared = own, shared
 
-    def __getitem__(self, name: str) -> Any:
-        """Return a group's data set, an empty mapping where there is none."""
-        for groups in (self._own, self._shared):
-            if groups is not None and name in groups and len(groups[name].value):
-                return groups[name].value[0]
-        return {}
+def _groups(item: Any) -> dict[str, Any]:
+    return {e.keyword: e.value[0] for e in item or () if e.VR == "SQ" and len(e.value)}
 
 
 def enhanced_planes(path: Path, dataset: Any, limits: tuple[int, int]) -> tuple[Plane, ...]:
@@ -35,7 +31,7 @@ def enhanced_planes(path: Path, dataset: Any, limits: tuple[int, int]) -> tuple[
     FormatError
         When frames are not described, or have no position.
     """
-    shared = dataset.get("SharedFunctionalGroupsSequence") or [None]
+    shared = _groups((dataset.get("SharedFunctionalGroupsSequence") or [None])[0])
     frames = dataset.PerFrameFunctionalGroupsSequence
     stated = int(number(dataset, "NumberOfFrames") or 1)
     if len(frames) != stated:
@@ -43,7 +39,8 @@ def enhanced_planes(path: Path, dataset: Any, limits: tuple[int, int]) -> tuple[
     pointers = [int(item.DimensionIndexPointer) for item in dataset.get("DimensionIndexSequence") or ()]
     others = [axis for axis, pointer in enumerate(pointers) if pointer not in _POSITION_IN_STACK]
     return tuple(
-        _plane(path, index, dataset, _Groups(frame, shared[0]), others, limits) for index, frame in enumerate(frames)
+        _plane(path, index, dataset, defaultdict(dict, {**shared, **_groups(frame)}), others, limits)
+        for index, frame in enumerate(frames)
     )
 
 

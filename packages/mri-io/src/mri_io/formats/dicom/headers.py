@@ -1,6 +1,8 @@
 """Headers of DICOM files, each read once and without its pixels."""
 
 import zlib
+from collections.abc import Sequence
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -36,7 +38,7 @@ _TAGS: list[Any] = [
 ]  # fmt: skip
 
 
-def read_dataset(path: Path, tags: list[Any] | None = None) -> Any:
+def read_dataset(path: Path, tags: Sequence[Any] | None = None) -> Any:
     """Read a header up to its pixels.
 
     Raises
@@ -48,7 +50,8 @@ def read_dataset(path: Path, tags: list[Any] | None = None) -> Any:
     _check_deflated(path)
     try:
         with quietly():
-            dataset = pydicom.dcmread(path, stop_before_pixels=True, specific_tags=tags, force=True)
+            chosen = None if tags is None else _as_tags(tuple(tags))
+            dataset = pydicom.dcmread(path, stop_before_pixels=True, specific_tags=chosen, force=True)
             for element in dataset:  # values are converted when they are looked at
                 element.value  # noqa: B018
             if "TransferSyntaxUID" not in dataset.file_meta:
@@ -61,6 +64,13 @@ def read_dataset(path: Path, tags: list[Any] | None = None) -> Any:
         raise FormatError(
             f"{path}: expected a readable DICOM header, got {type(error).__name__}. The file is truncated or damaged."
         ) from None
+
+
+@cache
+def _as_tags(names: tuple[Any, ...]) -> list[Any]:
+    """Return keywords and numbers as tags, which pydicom would otherwise look up for every file."""
+    tag = import_extra("pydicom.tag", EXTRA)
+    return [tag.Tag(name) for name in names]
 
 
 def _check_deflated(path: Path) -> None:

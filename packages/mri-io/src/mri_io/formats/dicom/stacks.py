@@ -91,14 +91,19 @@ def _alike(planes: Sequence[Plane]) -> list[list[Plane]]:
             other = group[0]
             if (
                 (plane.type, plane.size) == (other.type, other.size)
-                and np.allclose(plane.orientation, other.orientation, rtol=0, atol=SAME_DIRECTION)
-                and np.allclose(plane.spacing, other.spacing, rtol=SAME_DIRECTION)
+                and _close(plane.orientation, other.orientation, SAME_DIRECTION)
+                and _close(plane.spacing, other.spacing, SAME_DIRECTION * max(other.spacing))
             ):
                 group.append(plane)
                 break
         else:
             groups.append([plane])
     return groups
+
+
+def _close(values: Sequence[float], others: Sequence[float], tolerance: float) -> bool:
+    # numpy would take most of the time that it takes to find thousands of planes.
+    return all(abs(value - other) <= tolerance for value, other in zip(values, others, strict=True))
 
 
 def _joined(planes: Sequence[Plane]) -> list[Stack]:
