@@ -8,7 +8,7 @@ import numpy as np
 
 from mri_io.errors import FormatError, expected_got
 from mri_io.formats.base import RawElement
-from mri_io.formats.hdf5 import is_hdf5, open_hdf5
+from mri_io.formats.hdf5 import is_hdf5, open_hdf5, stored_array
 
 __all__ = ["coil_maps", "is_coil_maps"]
 
@@ -44,7 +44,8 @@ def coil_maps(path: Path, sizes: Mapping[str, int]) -> RawElement:
     """
     expected = tuple(sizes[name] for name in ("coil", "kz", "ky", "kx"))
     with open_hdf5(path) as file:
-        got = [(file[name].shape, file[name].dtype.kind) for name in PARTS]
+        found = [stored_array(file, name) for name in PARTS]
+        got = [(array.shape, array.dtype.kind) for array in found]
     if got != [(expected, "f")] * 2:
         raise FormatError(
             expected_got(

@@ -46,8 +46,8 @@ class AheadFormat(IsmrmrdFormat):
         scans: dict[tuple[Path, str], list[tuple[Part, SourceItem]]] = {}
         coils: dict[tuple[Path, str], SourceItem] = {}
         for item in items:
-            part = _part(item.path)
-            assert part is not None  # it was accepted
+            part = raw_part(item.path) or image_part(item.path)  # by names: what they hold was looked at before
+            assert part is not None
             if part.kind == "coils":
                 coils[item.path.parent, part.scan] = item
             else:
@@ -70,7 +70,7 @@ class AheadFormat(IsmrmrdFormat):
 
     def identify(self, item: SourceItem) -> Identity:
         """Return the identity after the subject's number, or the name of the images."""
-        part = _part(item.path)
+        part = raw_part(item.path) or image_part(item.path)
         if part is None or part.kind != "kspace":
             return identify(item.path, part.scan if part else item.path.stem, "mp2rageme")
         found = super().identify(item)
@@ -78,7 +78,7 @@ class AheadFormat(IsmrmrdFormat):
 
     def read(self, item: SourceItem) -> RawVolume:
         """Read the echoes of a scan; k-space and images are read when they are asked for."""
-        members = [(part, path) for path in item.files if (part := _part(path)) is not None]
+        members = [(part, path) for path in item.files if (part := raw_part(path) or image_part(path)) is not None]
         images = {kind: [path for part, path in members if part.kind == kind] for kind in ("magnitude", "phase")}
         if any(images.values()):
             element = complex_echoes(images["magnitude"], images["phase"])
@@ -101,7 +101,7 @@ class AheadFormat(IsmrmrdFormat):
 
     def memory(self, item: SourceItem) -> int:
         """Return the bytes of the planes of one file, the heads of all, and some blocks of images."""
-        raw = [path for path in item.files if (part := _part(path)) is not None and part.kind == "kspace"]
+        raw = [path for path in item.files if (part := raw_part(path)) is not None and part.kind == "kspace"]
         return max((super(AheadFormat, self).memory(self._single(item, path)) for path in raw), default=2**28) + 2**29
 
     def _single(self, item: SourceItem, path: Path) -> SourceItem:

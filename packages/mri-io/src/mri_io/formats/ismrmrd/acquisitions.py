@@ -217,6 +217,9 @@ def _check_size(path: Path, claimed: int, what: str) -> None:
 def _check_layout(dataset: Any, path: Path, group: str) -> None:
     """Raise FormatError unless the data set is a list of heads, trajectories and data."""
     names = dataset.dtype.names if isinstance(dataset, h5py.Dataset) else None
+    if names is not None and (dataset.file.filename != str(path) or dataset.is_virtual or dataset.external):
+        got = "a reference to another file"
+        raise FormatError(expected_got(f"{group}/data", expected="data in the file itself", got=got, where=path))
     expected = "acquisitions: head, traj, data"
     if names is None or not {"head", "traj", "data"} <= set(names):
         got = "a group" if isinstance(dataset, h5py.Group) else f"{dataset.dtype}"

@@ -11,7 +11,7 @@ import numpy as np
 
 from mri_io.errors import FormatError, expected_got
 from mri_io.formats.base import RawElement
-from mri_io.formats.hdf5 import open_hdf5
+from mri_io.formats.hdf5 import open_hdf5, stored_array
 from mri_io.formats.ismrmrd.geometry import affine_of
 
 __all__ = ["image_elements", "is_image_group"]
@@ -42,7 +42,7 @@ def image_elements(path: Path, group: str, kind: str) -> tuple[list[RawElement],
         names = sorted(name for name in place if is_image_group(place[name]))
         for number, name in enumerate(names):
             stored = name.replace("_", "-") if _PLAIN.fullmatch(name) else f"other-{number}"
-            found = _element(place[name], path, f"{group}/{name}", f"{kind}/{stored}")
+            found = _element(file, path, f"{group}/{name}", f"{kind}/{stored}")
             if isinstance(found, str):
                 left_out[stored] = found
             else:
@@ -50,9 +50,9 @@ def image_elements(path: Path, group: str, kind: str) -> tuple[list[RawElement],
     return elements, left_out
 
 
-def _element(images: Any, path: Path, where: str, target: str) -> RawElement | str:
+def _element(file: h5py.File, path: Path, where: str, target: str) -> RawElement | str:
     """Return the element of a group of images, or why it is none."""
-    header, data = images["header"], images["data"]
+    header, data = file[where]["header"], stored_array(file, f"{where}/data", pairs=True)
     fields = getattr(header.dtype, "names", None) or ()
     lacking = {"slice", "image_type", "position", "read_dir", "field_of_view"} - set(fields)
     if lacking or data.ndim != 5 or len(data) != len(header) or 0 in data.shape:

@@ -8,8 +8,8 @@ import h5py
 import numpy as np
 
 from mri_io.errors import FormatError, expected_got
-from mri_io.formats.base import Format, Identity, RawElement, RawVolume, SourceItem, identify, plain
-from mri_io.formats.hdf5 import is_hdf5
+from mri_io.formats.base import Identity, RawElement, RawVolume, SourceItem, identify, plain
+from mri_io.formats.hdf5 import Hdf5Based, is_hdf5
 from mri_io.formats.ismrmrd.acquisitions import BATCH_BYTES, open_acquisitions, read_xml
 from mri_io.formats.ismrmrd.cartesian import Grid, acquired_mask, make_grid
 from mri_io.formats.ismrmrd.geometry import scan_affine
@@ -24,7 +24,7 @@ __all__ = ["IsmrmrdFormat", "data_sets"]
 _ON_GRID = (None, "cartesian", "epi")  # echo-planar imaging is refused where its readouts alternate
 
 
-class IsmrmrdFormat(Format):
+class IsmrmrdFormat(Hdf5Based):
     """Acquisitions sorted into k-space by their counters; rows are phase encoding, columns readout.
 
     Cartesian readouts give (slice, coil, ky, kx), 3-D ones (kz, coil, ky, kx), several slabs (slice, kz, coil, ky, kx);
