@@ -1,7 +1,7 @@
 """The part that readers of image files share: naming, label maps that lie beside an image, elements, memory."""
 
 from abc import abstractmethod
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -13,7 +13,7 @@ from mri_io.formats.label_names import pair_labels, read_label_names
 from mri_io.formats.names import contrast_of
 from mri_io.formats.sidecars import sidecar_of, with_sidecar
 
-__all__ = ["ImageFormat", "header_beside", "open_image"]
+__all__ = ["ImageFormat", "header_beside", "is_fragile_image", "open_image"]
 
 
 class ImageFormat(Format):
@@ -133,6 +133,18 @@ def header_beside(path: Path, ending: str, files_of: Callable[[Path], tuple[Path
     return path
 
 
+def _image_readers() -> Iterator[ImageFormat]:
+    for name in format_names():
+        reader = get_format(name)
+        if isinstance(reader, ImageFormat):
+            yield reader
+
+
+def is_fragile_image(path: Path) -> bool:
+    """Whether a native library would parse an image file; see `Format.is_fragile`."""
+    return any(reader.is_fragile(path) for reader in _image_readers())
+
+
 def open_image(path: Path) -> ImageFile:
     """Read the header of an image file of whatever format.
 
@@ -141,9 +153,8 @@ def open_image(path: Path) -> ImageFile:
     FormatError
         When no reader of image files knows it, or the file is not what it should be.
     """
-    for name in format_names():
-        reader = get_format(name)
-        if isinstance(reader, ImageFormat) and reader.sniff(path):
+    for reader in _image_readers():
+        if reader.sniff(path):
             return with_sidecar(reader.open(reader.header_of(path)))
     raise FormatError(
         expected_got("content", expected=f"an image file ({', '.join(ENDINGS)})", got="none of them", where=path)

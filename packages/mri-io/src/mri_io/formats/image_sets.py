@@ -11,7 +11,7 @@ import numpy as np
 from mri_io.errors import FormatError, MriError, expected_got
 from mri_io.formats.base import Format, Identity, RawElement, RawVolume, SourceItem, identify
 from mri_io.formats.image_files import ImageFile, image_element, label_element, label_memory
-from mri_io.formats.image_formats import open_image
+from mri_io.formats.image_formats import is_fragile_image, open_image
 from mri_io.formats.sidecars import sidecar_of
 
 __all__ = ["ImagePart", "ImageSetFormat"]
@@ -94,6 +94,10 @@ class ImageSetFormat(Format):
         options = {"case": name, "root": root, "parts": tuple(parts), "labels": names, "part": part}
         first = parts[0].path if parts else root / name
         return SourceItem(self.name, first, covered, f"{name} ({first.name})", options, problem=problem)
+
+    def is_fragile(self, path: Path) -> bool:
+        """Whether a native library would parse a file of a case; folders are only listed."""
+        return path.is_file() and is_fragile_image(path)
 
     def refused(self, root: Path, error: FormatError) -> SourceItem:
         """Describe a data set that cannot be read at all."""

@@ -31,6 +31,10 @@ class MetaImageFormat(ImageFormat):
         """Whether the file is named as a MetaImage, which has no magic, or holds the data of one."""
         return self.header_of(path).suffix.lower() in (".mha", ".mhd") and path.is_file()
 
+    def is_fragile(self, path: Path) -> bool:
+        """Whether ITK would parse the file."""
+        return path.suffix.lower() in (".mha", ".mhd")
+
     def header_of(self, path: Path) -> Path:
         """Return the ``.mhd`` of a ``.raw`` or ``.zraw``."""
         return header_beside(path, ".mhd", self.files_of) if path.suffix.lower() in (".raw", ".zraw") else path
