@@ -459,7 +459,7 @@ def test_masks_that_fit_nothing_are_refused(cohort):
             "device: expected cpu, cuda, cuda:1, ..., got 'cdua'.",
         ),
         (["run", "--method", "cg-sense", "--part", "tset"], 2, "part: expected train, val, test, got 'tset'."),
-        (["run", "--method", "cg-sense", "--scheduler", "here"], 2, "scheduler: expected sync, local, local:N or tcp:"),
+        (["run", "--method", "cg-sense", "--scheduler", "here"], 2, "scheduler: expected sync, local[:N], slurm"),
         (["run", "--checkpoint", "none.ckpt", "--set", "a=1"], 2, "--set: a checkpoint has its own configuration."),
         (["run", "--checkpoint", "none.ckpt"], 1, "none.ckpt"),
         (["calibrate", "--method", "walsh"], 2, "method: expected one of espirit, got 'walsh'."),

@@ -129,6 +129,8 @@ def verify(
         typer.echo(f"{problem.kind}: {problem.volume} {problem.element}: {problem.message}", err=True)
     if report.orphans:
         typer.echo(f"{len(report.orphans)} orphans of interrupted writers, invisible to readers: mri-cli gc {path}")
+    for kind, number in sorted(report.unknown.items()):
+        typer.echo(f"{number} elements of the type {kind!r} are not checked: no installed package knows it")
     typer.echo(
         f"{report.volumes} volumes, {report.elements} elements, {report.bytes / 1e6:.1f} MB: "
         + ("all whole" if report.ok else f"{len(report.problems)} problems")

@@ -200,8 +200,13 @@ def print_steps() -> None:
     """Print the table of preparation steps that installed packages offer."""
     from mri_io.prep import get_step, step_names
 
-    steps = [get_step(name) for name in step_names()]
-    rows = [(step.name, step.summary, ", ".join(step.options.model_fields)) for step in steps]
+    rows = []
+    for name in step_names():
+        try:
+            step = get_step(name)
+            rows.append((step.name, step.summary, ", ".join(step.options.model_fields)))
+        except ConfigError as error:  # of one package; the others' steps are listed all the same
+            rows.append((name, f"({error})", ""))
     _table("preparation steps", ("step", "what it does", "options (--set)"), rows)
 
 

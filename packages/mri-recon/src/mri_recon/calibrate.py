@@ -2,25 +2,42 @@
 
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import torch
 
 from mri_io.config import Config
-from mri_io.prep import PrepSummary, already_there, prepare_cohort, result_path
+from mri_io.prep import PrepSummary, Step, already_there, prepare_cohort, result_path
 from mri_io.schema import Provenance
 from mri_io.store import Volume
 from mri_io.torch import check_device
 from mri_recon.calibration import EspiritConfig, espirit
 from mri_recon.errors import ConfigError, FormatError
+from mri_recon.memory import calibration_memory
 from mri_recon.physics import calibration_region
 from mri_recon.sampling import Samples
 
-__all__ = ["CALIBRATIONS", "calibrate"]
+__all__ = ["CALIBRATIONS", "CalibrateOptions", "calibrate", "calibrate_step"]
 
 CALIBRATIONS: dict[str, tuple[type[EspiritConfig], Callable[..., torch.Tensor]]] = {"espirit": (EspiritConfig, espirit)}
 """Methods by the name that commands use: configuration and function of one slice."""
+
+
+class CalibrateOptions(Config):
+    """Options of the step ``calibrate``, those of `calibrate`."""
+
+    method: Literal["espirit"] = "espirit"
+    espirit: EspiritConfig = EspiritConfig()
+    name: str | None = None
+    mask: str | None = None
+    device: str = "cpu"
+    replace: bool = False
+
+    @property
+    def target(self) -> str:
+        """Name of the result."""
+        return self.name or self.method
 
 
 class _CalibrateVolume:
@@ -141,14 +158,53 @@ def calibrate(
     ElementNotFoundError
         When no volume is chosen.
     """
+    target = name or method
+    work = _work(method, config, target, mask, device, replace=replace)
+    check_device(device, scheduler)
+    return prepare_cohort(
+        cohort,
+        work,
+        split=split,
+        part=part,
+        scheduler=scheduler,
+        description=_title(target),
+        memory=lambda volume: calibration_memory(volume, work.config.maps),
+    )
+
+
+def _work(
+    method: str, config: Config | None, name: str, mask: str | None, device: str, *, replace: bool
+) -> _CalibrateVolume:
+    """Return the work on one volume, its options checked."""
     if method not in CALIBRATIONS:
         raise ConfigError(f"method: expected one of {', '.join(CALIBRATIONS)}, got {method!r}.")
     kind = CALIBRATIONS[method][0]
     chosen = kind() if config is None else config
     if not isinstance(chosen, kind):
         raise ConfigError(f"config: expected {kind.__name__} for {method}, got {type(chosen).__name__}.")
-    target = name or method
-    result_path("sens", target)
-    check_device(device, scheduler)
-    work = _CalibrateVolume(method, chosen, target, mask, device, replace=replace)
-    return prepare_cohort(cohort, work, split=split, part=part, scheduler=scheduler, description=f"calibrate {target}")
+    result_path("sens", name)
+    return _CalibrateVolume(method, chosen, name, mask, device, replace=replace)
+
+
+def _title(name: str) -> str:
+    return f"calibrate {name}"
+
+
+def calibrate_step() -> Step:
+    """Return the step ``calibrate`` of ``mri-cli prep``."""
+
+    def run(volume: Volume, options: CalibrateOptions) -> dict[str, Any]:
+        chosen = getattr(options, options.method, None)
+        check_device(options.device)
+        return _work(options.method, chosen, options.target, options.mask, options.device, replace=options.replace)(
+            volume
+        )
+
+    return Step(
+        name="calibrate",
+        summary="coil sensitivity maps sens/NAME from the centre of k-space",
+        options=CalibrateOptions,
+        run=run,
+        memory=lambda volume, options: calibration_memory(volume, options.espirit.maps),
+        title=lambda options: _title(options.target),
+    )

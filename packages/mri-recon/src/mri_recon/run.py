@@ -21,6 +21,7 @@ from mri_recon.classical import cg_sense, zero_filled
 from mri_recon.config import ModelConfig, RunConfig, check_acceleration
 from mri_recon.data import input_scale
 from mri_recon.errors import ConfigError, ElementNotFoundError
+from mri_recon.memory import reconstruction_memory
 from mri_recon.networks import build_network
 from mri_recon.physics import MASKS
 from mri_recon.sampling import Samples
@@ -349,7 +350,7 @@ def run(
         raise ConfigError(f"config: expected {wanted}, got {type(config).__name__}.")
     check_device(device, scheduler)
     chosen = mask or MaskConfig()
-    label = method
+    label, model = method, None
     if checkpoint is not None:
         model = load_network(checkpoint)[1].model
         check_maps(model, maps)
@@ -366,7 +367,13 @@ def run(
     }
     work = _ReconstructVolume(target, chosen, options)
     return prepare_cohort(
-        cohort, work, split=split, part=part, scheduler=scheduler, description=f"reconstruct {target}"
+        cohort,
+        work,
+        split=split,
+        part=part,
+        scheduler=scheduler,
+        description=f"reconstruct {target}",
+        memory=lambda volume: reconstruction_memory(volume, model),
     )
 
 

@@ -48,11 +48,13 @@ class VerifyReport:
 
     Orphans (left by killed writers, invisible to readers) and volumes whose root holds an outdated copy of metadata
     (a killed writer again; only plain zarr readers use it) are listed apart: they are no damage, and ``gc`` mends them.
+    `unknown` counts, by type, elements that could not be checked: no installed package knows their type.
     """
 
     problems: list[Problem] = field(default_factory=list)
     orphans: list[AnyPath] = field(default_factory=list)
     stale: list[AnyPath] = field(default_factory=list)
+    unknown: dict[str, int] = field(default_factory=dict)
     volumes: int = 0
     elements: int = 0
     bytes: int = 0
@@ -228,6 +230,7 @@ class _Volume:
         if not isinstance(node.mri.get("type"), str):
             raise DamageError(f"{group}/zarr.json: expected an element type in its attributes.", "metadata")
         if not is_known(node.mri):
+            self.report.unknown[node.mri["type"]] = self.report.unknown.get(node.mri["type"], 0) + 1
             return None
         element = Element(group, path, self.id, node)
         if not node.sealed:

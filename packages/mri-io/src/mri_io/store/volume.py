@@ -5,6 +5,7 @@ import re
 import uuid
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
+from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -407,6 +408,7 @@ def _attributes(
 
 def _readable(mri: Mapping[str, Any], node: Node, folder: AnyPath) -> bool:
     if isinstance(mri.get("type"), str) and not is_known(mri):
+        _warn_unknown(mri["type"])
         return False
     try:
         Element(folder, "", "", node)
@@ -414,3 +416,9 @@ def _readable(mri: Mapping[str, Any], node: Node, folder: AnyPath) -> bool:
         _log.warning("%s; the element is left out.", error)
         return False
     return True
+
+
+@cache
+def _warn_unknown(kind: str) -> None:
+    """Say once in a process that elements of a type are left out."""
+    _log.warning("elements of type %r are left out: neither this release nor an installed package knows them.", kind)

@@ -1,0 +1,51 @@
+"""Calibration as a step of ``mri-cli prep``, and what the work on a volume says that it needs of memory."""
+
+import numpy as np
+import pytest
+
+from mri_io.errors import ConfigError
+from mri_io.prep import get_step, run_step
+from mri_io.testing import tiny_cohort
+from mri_recon.calibrate import calibrate
+from mri_recon.calibration import EspiritConfig
+from mri_recon.config import VarNetConfig
+from mri_recon.memory import calibration_memory, reconstruction_memory
+
+
+@pytest.fixture
+def cohort(tmp_path):
+    return tiny_cohort(tmp_path / "c", subjects=2, slices=2, coils=3)
+
+
+def test_the_step_is_the_command(cohort, capsys):
+    options = {"espirit": {"kernel": 5, "crop": 0.8}, "name": "step"}
+    summary = run_step(cohort, "calibrate", options)
+    assert (summary.ok, summary.description) == (True, "calibrate step")
+    assert "calibrate step: 2 volumes, up to 0.3 GB each" in capsys.readouterr().err
+    calibrate(cohort.path, config=EspiritConfig(kernel=5, crop=0.8), name="command")
+    for volume in cohort.volumes():
+        np.testing.assert_array_equal(volume["sens/step"].numpy(), volume["sens/command"].numpy())
+        assert volume["sens/step"].numpy().any()
+        assert volume["sens/step"].provenance["config_hash"] == volume["sens/command"].provenance["config_hash"]
+    # Each knows the other's work again.
+    assert run_step(cohort, "calibrate", {**options, "name": "command"}, progress=False).count("skipped") == 2
+
+
+def test_options_are_checked_before_the_work(cohort):
+    with pytest.raises(ConfigError, match=r"espirit\.kernl: unknown key"):
+        run_step(cohort, "calibrate", {"espirit": {"kernl": 5}})
+    with pytest.raises(ConfigError, match=r"method: .*espirit"):
+        run_step(cohort, "calibrate", {"method": "walsh"})
+    assert get_step("calibrate").summary.startswith("coil sensitivity maps")
+
+
+def test_estimates_grow_with_the_data(cohort):
+    volume = cohort.volumes()[0]
+    slice_bytes = volume["kspace"].nbytes // 2
+    assert calibration_memory(volume, 2) - calibration_memory(volume, 1) == 4 * slice_bytes
+    base = reconstruction_memory(volume)
+    assert base > 10 * slice_bytes
+    estimated = reconstruction_memory(volume, VarNetConfig(sens_channels=8, channels=4))
+    stored = reconstruction_memory(volume, VarNetConfig(coil_maps="stored", channels=4))
+    pixels = slice_bytes // 8 // 3
+    assert (estimated - base, stored - base) == (8 * pixels * 8 * 3, 8 * pixels * 4)
