@@ -25,6 +25,9 @@ SAMPLES = 6
 """Samples along an axis of a target voxel, at most."""
 _REACH = 3.0
 """Distances matter up to so many voxel sizes, of the coarser of the grids."""
+_ASIDE = 1e-3 * np.array([0.4, 0.7, 1.0])
+"""Where samples are taken beside their places, in voxels: borders that pass exactly between two grids, and shapes that
+are symmetric, make scores equal; so all voxels on one side of a structure come before those on the other."""
 
 Read = Callable[[slice], np.ndarray]
 
@@ -118,47 +121,57 @@ class _Slab:
         block = read(chosen).astype(np.uint16)
         coordinates = self.slab.coordinates.copy()
         coordinates[0] -= chosen.start
-        found = ndimage.find_objects(block.astype(np.int32) + 1)
-        for number, box in enumerate(found):
+        boxes = ndimage.find_objects(block.astype(np.int32))
+        for number, box in enumerate(boxes, start=1):
             if box is not None:
-                self._enter(block, number, box, coordinates, labels, scores)
+                near = self._near(box, coordinates)
+                self._enter(block, number, box, near, coordinates, labels, scores)
+        # Background competes where something else does, and has what nothing else enters.
+        there = [box for box in boxes if box is not None]
+        if there:
+            ends = [(min(p.start for p in parts), max(p.stop for p in parts)) for parts in zip(*there, strict=True)]
+            box = tuple(slice(low, high) for low, high in ends)
+            self._enter(block, 0, box, np.isfinite(scores[0]), coordinates, labels, scores)
         outside = ~self.slab.inside
         labels[:, outside], scores[:, outside] = 0, -np.inf
         return labels, scores
+
+    def _near(self, box: tuple[slice, ...], coordinates: np.ndarray) -> np.ndarray:
+        """Return which voxels of the target reach within a voxel of a box of the source."""
+        around = np.abs(self.steps).sum(axis=1)[:, None, None, None] / 2 + 1
+        low, high = (np.array([getattr(p, end) for p in box])[:, None, None, None] for end in ("start", "stop"))
+        near: np.ndarray = ((coordinates >= low - around) & (coordinates <= high - 1 + around)).all(axis=0)
+        return near
 
     def _enter(
         self,
         block: np.ndarray,
         number: int,
         box: tuple[slice, ...],
+        near: np.ndarray,
         coordinates: np.ndarray,
         labels: np.ndarray,
         scores: np.ndarray,
     ) -> None:
         """Score one structure where it may be, and sort it in among those before it."""
-        lows = [max(0, part.start - margin) for part, margin in zip(box, self.margin, strict=True)]
-        highs = [min(n, p.stop + m) for n, p, m in zip(block.shape, box, self.margin, strict=True)]
-        # Voxels of the target whose centres lie within a voxel of the box, seen from the source.
-        around = np.abs(self.steps).sum(axis=1)[:, None, None, None] / 2 + 1
-        low, high = (np.array([getattr(p, end) for p in box])[:, None, None, None] for end in ("start", "stop"))
-        near = ((coordinates >= low - around) & (coordinates <= high - 1 + around)).all(axis=0)
         if not near.any():
             return
-        window = tuple(slice(a, b) for a, b in zip(lows, highs, strict=True))
+        lows = [max(0, part.start - margin) for part, margin in zip(box, self.margin, strict=True)]
+        highs = [min(n, p.stop + m) for n, p, m in zip(block.shape, box, self.margin, strict=True)]
+        window = tuple(slice(low, high) for low, high in zip(lows, highs, strict=True))
         distance = _signed_distance(block[window] == number, self.source.spacing, self.reach)
-        at = coordinates[:, near] - np.array(lows)[:, None]
-        score = self._score(distance, at)
+        score = self._score(distance, coordinates[:, near] - np.array(lows)[:, None])
         here = score > 0
         places = tuple(axis[here] for axis in np.nonzero(near))
         _sort_in(labels, scores, places, number, score[here])
 
     def _score(self, distance: np.ndarray, at: np.ndarray) -> np.ndarray:
-        """Return the mean over samples of the ramp at the border, and a little for the distance beyond it."""
+        """Return the mean over samples of the ramp at the border."""
         total = np.zeros(at.shape[1], np.float32)
         shifts = [(np.arange(n) + 0.5) / n - 0.5 for n in self.number]
         limits = np.array(distance.shape)[:, None] - 1
         for shift in product(*shifts):
-            sample = np.clip(at + (self.steps @ np.array(shift))[:, None], 0, limits)
+            sample = np.clip(at + (self.steps @ (np.array(shift) + _ASIDE))[:, None], 0, limits)
             found = ndimage.map_coordinates(distance, sample, order=1, mode="nearest")
             total += np.clip(0.5 + found / self.ramp, 0, 1)
         return total / np.float32(np.prod(self.number))
