@@ -1,12 +1,21 @@
 """Convert raw and image files into volumes of a cohort: in parallel, resumable, one failure never stops the rest."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
 from mri_io.config import config_hash
-from mri_io.errors import ConfigError, FormatError, SchemaError, ShapeError, StoreError, expected_got
+from mri_io.errors import (
+    ConfigError,
+    ElementExistsError,
+    FormatError,
+    SchemaError,
+    ShapeError,
+    StoreError,
+    expected_got,
+)
 from mri_io.formats import RawElement, ReadOptions, find_sources, get_format
 from mri_io.formats.base import file_sha256
 from mri_io.formats.given_labels import given_label_element, given_label_memory
@@ -14,8 +23,9 @@ from mri_io.formats.planning import ConversionTask, plan_conversion, without_pat
 from mri_io.formats.splits import store_splits
 from mri_io.prep import PrepSummary, TaskFailure, run_tasks
 from mri_io.schema.attributes import Provenance, Source
-from mri_io.store.cohort import create_cohort, open_cohort
+from mri_io.store.cohort import Cohort, create_cohort, open_cohort
 from mri_io.store.element import Element
+from mri_io.store.remote.paths import AnyPath
 from mri_io.store.volume import Volume
 
 __all__ = ["convert"]
@@ -26,7 +36,7 @@ MOST_NAMED = 5
 
 def convert(
     sources: Sequence[str | Path],
-    cohort: str | Path,
+    cohort: str | AnyPath,
     *,
     labels: str | Path | None = None,
     scheduler: str = "sync",
@@ -46,7 +56,7 @@ def convert(
     sources
         Files, or folders to look through.
     cohort
-        The cohort's folder.
+        The cohort's folder, or its URL.
     labels
         Folder with label maps ``<stem>_<name>.nii.gz``, or of another image format, which become ``seg/<name>``.
     scheduler
@@ -77,7 +87,7 @@ def convert(
     folder = Path(labels) if labels is not None else None
     if folder is not None and not folder.is_dir():
         raise ConfigError(expected_got("labels", expected="a folder of label maps", got=folder))
-    found = find_sources(sources, format, options)
+    found = find_sources(sources, format, options, isolate=True)
     opened = create_cohort(cohort)
     tasks = plan_conversion(found.items, opened, folder.resolve() if folder else None)
     known = {task.item.label: task.identity for task in tasks}
@@ -109,17 +119,17 @@ def convert(
 
 
 def _memory(task: ConversionTask) -> int:
-    """Return the most bytes that converting a volume holds: those of its reader, and of the largest label map."""
+    """Return the most bytes that converting a volume holds: those of its reader, or of the largest label map."""
     if task.item.problem:
         return 0
-    labels = max((given_label_memory(label) for label in task.labels), default=0)
-    return get_format(task.item.format).memory(task.item) + labels
+    labels = [given_label_memory(label) for label in task.labels]
+    return max([get_format(task.item.format, isolate=True).memory(task.item), *labels])
 
 
 class _Convert:
     """Convert one volume; runs in a worker."""
 
-    def __init__(self, cohort: Path, replace: bool) -> None:
+    def __init__(self, cohort: AnyPath, replace: bool) -> None:
         self.cohort, self.replace = cohort, replace
 
     def __call__(self, task: ConversionTask) -> dict[str, Any]:
@@ -127,49 +137,67 @@ class _Convert:
         if item.problem:
             raise FormatError(item.problem)
         if identity is None:
-            identity = get_format(item.format).identify(item)  # raises what planning met
+            identity = get_format(item.format, isolate=True).identify(item)  # raises what planning met
         opened = open_cohort(self.cohort)
+        there = task.volume_id in opened
         files = (*item.files, *(label.path for label in task.labels))
-        source = Source(uri=task.uri, sha256=file_sha256(files), format=item.format)
-        settings = task.settings()
+        # The source is read for its hash and for its content: at the same time, unless the hash decides what to do.
+        with ThreadPoolExecutor(1) as pool:
+            digest = pool.submit(file_sha256, files)
+            if there and self._is_current(opened[task.volume_id], task, digest.result()):
+                return {"status": "skipped", "volume": task.volume_id}
+            try:
+                self._make(opened, task, identity.subject, digest.result, replace=there)
+            except ElementExistsError:
+                # Another process was quicker; that is well if it made the same.
+                if not self._is_current(opened[task.volume_id], task, digest.result()):
+                    raise
+                return {"status": "skipped", "volume": task.volume_id}
+        return {"status": "done", "volume": task.volume_id}
+
+    def _is_current(self, stored: Volume, task: ConversionTask, sha256: str) -> bool:
+        """Whether a volume was made from these bytes and options; StoreError where it must not be made anew."""
+        former = stored.attributes.get("converter") or {}
+        version_then = former.get("schema_version", stored.attributes["schema_version"])  # of a migrated volume
+        same = former.get("config_hash") == config_hash(task.settings(version_then))
+        if stored.source is not None and stored.source.sha256 == sha256 and same:
+            return True
+        if not self.replace:
+            if former.get("source_path_sha256", task.place()) != task.place():
+                raise StoreError(
+                    f"{task.item.path}: {stored.id} was converted from another file of this name, in another folder "
+                    f"({task.uri}), and would be replaced by it. If it is another scan, give it a name of its "
+                    "own (sub-X_ses-Y_...) or another cohort; if the file has moved: --replace"
+                )
+            self._check_replaceable(stored, task)
+        return False
+
+    def _make(
+        self, opened: Cohort, task: ConversionTask, subject: str, sha256: Callable[[], str], *, replace: bool
+    ) -> None:
+        """Read the source and write the volume."""
+        item, settings = task.item, task.settings()
+        raw = get_format(item.format, isolate=True).read(item)
         converter = {
             "package": "mri-io",
             "version": version("mri-io"),
             "config_hash": config_hash(settings),
             "source_path_sha256": task.place(),
         }
-        there = task.volume_id in opened
-        if there:
-            stored = opened[task.volume_id]
-            former = stored.attributes.get("converter") or {}
-            version_then = former.get("schema_version", stored.attributes["schema_version"])  # of a migrated volume
-            same = former.get("config_hash") == config_hash(task.settings(version_then))
-            if stored.source is not None and stored.source.sha256 == source.sha256 and same:
-                return {"status": "skipped", "volume": task.volume_id}
-            if not self.replace:
-                if former.get("source_path_sha256", task.place()) != task.place():
-                    raise StoreError(
-                        f"{item.path}: {stored.id} was converted from another file of this name, in another folder "
-                        f"({source.uri}), and would be replaced by it. If it is another scan, give it a name of its "
-                        "own (sub-X_ses-Y_...) or another cohort; if the file has moved: --replace"
-                    )
-                self._check_replaceable(stored, task)
-        raw = get_format(item.format).read(item)
         with opened.create_volume(
             task.volume_id,
-            subject_id=identity.subject,
-            source=source,
+            subject_id=subject,
+            source=lambda: Source(uri=task.uri, sha256=sha256(), format=item.format),
             header=raw.header,
             converter=converter,
             attributes=raw.attributes,
-            replace=there,
+            replace=replace,
         ) as volume:
             made = Provenance.of("mri-io", f"convert {item.format}", settings)
             for element in raw.elements:
                 _write(volume, element, made, item.path)
             for label in task.labels:
                 _write(volume, given_label_element(label, raw), made, label.path)
-        return {"status": "done", "volume": task.volume_id}
 
     def _check_replaceable(self, stored: Volume, task: ConversionTask) -> None:
         """Raise StoreError when making a volume anew would throw away results, or labels that are not given now."""

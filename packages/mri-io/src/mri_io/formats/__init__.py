@@ -115,7 +115,7 @@ def find_sources(
     Raises
     ------
     FormatError
-        When a source does not exist, or nothing in it is of a known (or the given) format.
+        When a source does not exist, or nothing in any is of a known (or the given) format.
     ConfigError
         When a source has an empty name, or none of the formats found follows an option that was chosen.
     """
@@ -130,15 +130,13 @@ def find_sources(
         if not _is_there(path):
             raise FormatError(f"{path}: there is no such file or folder.")
         found = _find(path, readers, passed_over)
-        if not found:
-            raise FormatError(
-                expected_got(
-                    "content", expected=f"one of the formats {', '.join(names)}", got="none of them", where=path
-                )
-            )
         for item in found:
             # A pair of files given as both, or a file and its folder, are one item.
-            items.setdefault((item.path.resolve(), item.label), (item, item.path.parent.relative_to(_folder(path))))
+            folder = _folder(path) if item.path != path else path.parent
+            items.setdefault((item.path.resolve(), item.label), (item, item.path.parent.relative_to(folder)))
+    if not items:
+        expected, where = f"one of the formats {', '.join(names)}", ", ".join(map(str, sources))
+        raise FormatError(expected_got("content", expected=expected, got="none of them", where=where))
     # Files of one series may be given one by one, as a shell expands *.dcm.
     folders = {item.path: folder for item, folder in items.values()}
     joined = _gathered([item for item, _ in items.values()])
@@ -194,7 +192,7 @@ def _folder(source: Path) -> Path:
 def _find(path: Path, readers: list[Format], passed_over: list[Path]) -> list[SourceItem]:
     try:
         for reader in readers:
-            if reader.sniff(path):
+            if _knows(reader, path):
                 return reader.find(path)
         if not path.is_dir():
             passed_over.append(path)
@@ -209,6 +207,15 @@ def _find(path: Path, readers: list[Format], passed_over: list[Path]) -> list[So
         problem = text if str(path) in text else f"{path}: {text}"
         return [SourceItem("", path, (), path.name, problem=problem)]
     return [item for child in children for item in _find(child, readers, passed_over)]
+
+
+def _knows(reader: Format, path: Path) -> bool:
+    try:
+        return reader.sniff(path)
+    except OSError:
+        if path.is_dir():  # something in it may not be read; its other files are looked at one by one
+            return False
+        raise
 
 
 def _with_distinct_labels(found: Sequence[tuple[SourceItem, Path]]) -> list[SourceItem]:

@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from mri_io.errors import ConfigError, FormatError, expected_got
+from mri_io.errors import ConfigError, MriError, expected_got
 from mri_io.formats import get_format
 from mri_io.formats.base import Identity, SourceItem
 from mri_io.formats.given_labels import LabelFile
@@ -81,9 +81,12 @@ def plan_conversion(items: Sequence[SourceItem], cohort: Cohort, labels: Path | 
             tasks.append(ConversionTask(item))
             continue
         try:
-            identity = get_format(item.format).identify(item)
-        except (FormatError, OSError, KeyError):
-            # The worker meets the error again and reports it as this item's failure.
+            identity = get_format(item.format, isolate=True).identify(item)
+        except MriError as error:
+            tasks.append(ConversionTask(replace(item, problem=str(error))))
+            continue
+        except Exception:
+            # The worker meets it again and reports it, with its traceback, as this item's failure.
             tasks.append(ConversionTask(item))
             continue
         session = f"_ses-{identity.session}" if identity.session else ""

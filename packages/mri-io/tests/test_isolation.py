@@ -1,0 +1,206 @@
+"""Readers in a process of their own: what they find and read is the same; hangs and crashes end there."""
+
+import os
+import re
+import signal
+import subprocess
+import sys
+import time
+
+import numpy as np
+import pytest
+
+from mri_io import open_cohort, verify
+from mri_io.convert import convert
+from mri_io.errors import FormatError
+from mri_io.formats import find_items, find_sources, get_format, isolation
+from mri_io.testing.raw_files import random_kspace, write_fastmri
+
+SCRIPTED = '''
+import ctypes, os, time
+import numpy as np
+from mri_io.errors import ShapeError
+from mri_io.formats import Format, RawElement, RawVolume
+from mri_io.formats.base import identify
+
+
+class Unpicklable(Exception):
+    def __init__(self, a, b):
+        super().__init__(a)
+
+
+class Scripted(Format):
+    """Does what the first line of the file says, in the step that the second names."""
+
+    name, summary = "scripted", "for tests"
+
+    def is_fragile(self, path):
+        return path.suffix == ".scripted"
+
+    def sniff(self, path):
+        return path.suffix == ".scripted" and self.act(path, "sniff")
+
+    def identify(self, item):
+        self.act(item.path, "identify")
+        return identify(item.path, item.path.stem, "a")
+
+    def read(self, item):
+        self.act(item.path, "read")
+        return RawVolume((RawElement("kspace", (5, 2, 4, 3), np.dtype(np.complex64), lambda: self.blocks(item.path)),))
+
+    def blocks(self, path):
+        for number in range(5):
+            if number == 2:
+                self.act(path, "blocks")
+            yield np.full((1, 2, 4, 3), number, np.complex64)
+
+    def memory(self, item):
+        return os.getpid()
+
+    def act(self, path, step):
+        action, when = path.read_text().split()
+        if when != step:
+            return True
+        if action == "crash":
+            ctypes.string_at(0)
+        elif action == "hang":
+            ctypes.PyDLL(None).sleep(1000)  # holds the interpreter, as a library in a loop does
+        elif action == "raise":
+            raise ShapeError(f"{path}: shape")
+        elif action == "foreign":
+            raise Unpicklable("one", "two")
+        elif action == "print":
+            print("noise " * 100000, flush=True)
+            os.write(1, b"more noise")
+        return True
+'''
+
+
+@pytest.fixture
+def scripted(tmp_path, monkeypatch):
+    """A function that writes a file of a format which misbehaves as told; the child finds it as a plug-in."""
+    package = tmp_path / "site" / "scripted-1.dist-info"
+    package.mkdir(parents=True)
+    (package.parent / "scripted.py").write_text(SCRIPTED)
+    (package / "METADATA").write_text("Metadata-Version: 2.1\nName: scripted\nVersion: 1\n")
+    (package / "entry_points.txt").write_text("[mri_io.formats]\nscripted = scripted:Scripted\n")
+    monkeypatch.syspath_prepend(str(package.parent))
+    from mri_io import formats, plugins
+
+    def forget():
+        formats._formats.cache_clear()
+        plugins._found.cache_clear()
+        for child in list(isolation._processes.values()):
+            child.end()
+        isolation._processes.clear()
+        sys.modules.pop("scripted", None)
+
+    forget()
+
+    def write(action, step, name="a"):
+        folder = tmp_path / "files"
+        folder.mkdir(exist_ok=True)
+        (folder / f"{name}.scripted").write_text(f"{action} {step}")
+        return folder
+
+    yield write
+    forget()
+
+
+def test_the_same_is_read(tmp_path):
+    kspace = random_kspace((3, 2, 8, 6))
+    path = write_fastmri(tmp_path / "a.h5", kspace, mask=np.arange(6) % 2, rss=np.ones((3, 8, 6), np.float32))
+    (item,) = find_items([path])
+    assert find_sources([path], isolate=True).items == [item]
+    here, there = get_format("fastmri"), get_format("fastmri", isolate=True)
+    assert (there.name, there.summary, there.options) == (here.name, here.summary, here.options)
+    assert there.identify(item) == here.identify(item)
+    first, second = here.read(item), there.read(item)
+    assert (first.header, first.attributes) == (second.header, second.attributes)
+    for one, other in zip(first.elements, second.elements, strict=True):
+        assert (one.path, one.shape, one.dtype, one.dims) == (other.path, other.shape, other.dtype, other.dims)
+        blocks = [block.copy() for block in other.blocks()]
+        np.testing.assert_array_equal(np.concatenate(blocks), np.concatenate(list(one.blocks())))
+        assert len(blocks) == len(list(one.blocks()))
+
+
+def test_the_same_child_serves_until_it_dies(scripted):
+    folder = scripted("nothing", "read")
+    reader, (item,) = get_format("scripted", isolate=True), find_items([folder])
+    first = reader.memory(item)
+    assert first == reader.memory(item) != os.getpid()
+    assert get_format("scripted").memory(item) == os.getpid()
+    os.kill(first, signal.SIGKILL)
+    time.sleep(0.2)
+    assert reader.memory(item) not in (first, os.getpid())
+
+
+@pytest.mark.parametrize(
+    ("action", "step"), [*(("crash", step) for step in ("sniff", "identify", "read", "blocks")), ("hang", "blocks")]
+)
+def test_crash_and_hang_are_failures_of_one_file(scripted, tmp_path, monkeypatch, action, step):
+    monkeypatch.setattr(isolation, "PATIENCE_S", 2.0)
+    scripted("nothing", "read", "good1")
+    scripted("nothing", "read", "good2")
+    folder = scripted(action, step, "bad")
+    start = time.monotonic()
+    summary = convert([folder], tmp_path / "c", progress=False)
+    assert time.monotonic() - start < 60
+    (failure,) = summary.failures
+    what = r"crashed \(signal 11\)" if action == "crash" else "did not answer for 2 s"
+    assert f"{folder / 'bad.scripted'}: the library that reads it" in failure.error
+    assert re.search(what, failure.error)
+    assert summary.count("done") == 2
+    for volume in open_cohort(tmp_path / "c").volumes():
+        np.testing.assert_array_equal(volume["kspace"].numpy()[:, 0, 0, 0], range(5))
+    assert verify(tmp_path / "c").ok
+
+
+@pytest.mark.parametrize("step", ["identify", "read", "blocks"])
+def test_errors_come_through(scripted, tmp_path, step):
+    folder = scripted("raise", step, "known")
+    scripted("foreign", step, "unknown")
+    summary = convert([folder], tmp_path / "c", progress=False)
+    errors = sorted(failure.error for failure in summary.failures)
+    assert errors[0].startswith(f"{folder / 'known.scripted'}: ")
+    assert errors[1] == "RuntimeError: Unpicklable: one"
+    told = [failure for failure in summary.failures if step != "identify" or "Unpicklable" in failure.error]
+    assert all("in act" in failure.traceback for failure in told)
+
+
+def test_output_of_libraries_does_no_harm(scripted, tmp_path):
+    assert convert([scripted("print", "blocks")], tmp_path / "c", progress=False).ok
+
+
+def test_no_child_for_what_is_not_fragile(tmp_path, monkeypatch):
+    monkeypatch.setattr(isolation, "_Child", None)
+    (tmp_path / "notes.txt").write_text("nothing")
+    with pytest.raises(FormatError, match="none of them"):
+        find_sources([tmp_path], isolate=True)
+
+
+def test_non_finite_values_are_named(tmp_path):
+    kspace = random_kspace((3, 2, 8, 6))
+    kspace[1, 1, 2, 3] = np.nan
+    summary = convert([write_fastmri(tmp_path / "a.h5", kspace)], tmp_path / "c", progress=False)
+    assert "NaN or infinite" in summary.failures[0].error
+
+
+def test_the_child_ends_with_its_parent(tmp_path):
+    path = write_fastmri(tmp_path / "a.h5", random_kspace((3, 2, 8, 6)))
+    script = (
+        "import os, sys\n"
+        "from mri_io.formats import find_sources, isolation\n"
+        f"find_sources([{str(path)!r}], isolate=True)\n"
+        "print(isolation._child()._process.pid, flush=True)\n"
+        "os.kill(os.getpid(), 9)\n"
+    )
+    done = subprocess.run([sys.executable, "-c", script], stdout=subprocess.PIPE, text=True)
+    child = int(done.stdout)
+    for _ in range(100):
+        try:
+            os.kill(child, 0)
+        except ProcessLookupError:
+            return
+        time.sleep(0.1)
+    pytest.fail("the child lives on")
