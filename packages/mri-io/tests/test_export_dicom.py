@@ -224,8 +224,9 @@ def test_segmentations_with_the_image_beside_them(tmp_path, name):
     assert (first.segment_label, first.segmented_property_type.value) == ("gland", "85756007")
     assert (second.segment_label, second.segmented_property_type.value) == ("tumour", "108369006")
     assert second.segmented_property_category.value == "49755003"
-    # Our own reader joins both.
+    # Our own reader joins both, and keeps the pseudonym.
     raw, arrays = ours(folder)
+    assert get_format("dicom").identify(find_items([folder])[0]).subject == "sub-01"
     np.testing.assert_array_equal(arrays["seg/prostate"], in_order(np.where(LABELS == 4, 2, LABELS), matrix)[0])
     np.testing.assert_array_equal(arrays["image/dicom"], in_order(image, matrix)[0])
     assert raw.elements[1].labels[2] == {"name": "tumour", "code": "SCT 108369006"}

@@ -59,6 +59,7 @@ class DicomSegExporter(ElementExporter):
     summary = "DICOM SEG of label maps (slice, y, x), with the images that it refers to"
     gives = "a folder"
     options: ClassVar[frozenset[str]] = frozenset({"source"})
+    parts = ("magnitude",)
 
     def names(self, item: ExportItem) -> list[str]:
         """Return the name of the folder."""

@@ -2,6 +2,7 @@
 
 import re
 from collections.abc import Sequence
+from dataclasses import replace
 from math import pi
 from pathlib import Path
 from typing import Any
@@ -212,6 +213,7 @@ _PERSONAL = (
     "PatientID", "OtherPatientIDs", "PatientBirthDate", "AccessionNumber", "PatientAddress", "PatientTelephoneNumbers",
     "MedicalRecordLocator", "StudyID", "InstitutionName", "StationName", "DeviceSerialNumber", *_NAMES,
 )  # fmt: skip
+_PSEUDONYM = re.compile(r"sub-[A-Za-z0-9]+")
 _SHORTEST = 3
 """Letters of what is redacted; shorter texts are parts of too many words."""
 
@@ -227,4 +229,6 @@ def whose(path: Path, stem: str, acquisition: str) -> Identity:
     aliases |= {f"{date[:4]}-{date[4:6]}-{date[6:]}" for date in texts["PatientBirthDate"] if len(date) == 8}
     # Long ones first: a name is replaced as a whole before its parts are.
     ordered = sorted((alias for alias in aliases if len(alias) >= _SHORTEST), key=lambda alias: (-len(alias), alias))
-    return identify(path, stem, acquisition, patient, aliases=ordered)
+    identity = identify(path, stem, acquisition, patient, aliases=ordered)
+    # Such an id is a pseudonym already, in files that were exported from a store for example.
+    return replace(identity, subject=patient) if patient and _PSEUDONYM.fullmatch(patient) else identity
