@@ -49,7 +49,10 @@ CASES = [
     ("image/t2", (3, 7, 5), "int16", GRID, None),
     ("seg/tissue", (3, 7, 5), "uint8", GRID, None),
     ("seg/regions", (3, 7, 5), "uint16", GRID, None),
+    ("image/dwi", (2, 3, 7, 5), "float32", *2 * (("set", "z", "y", "x"),)),
+    ("seg/cine", (4, 3, 7, 5), "uint8", *2 * (("frame", *GRID),)),
     ("qmap/t1", (3, 7, 5), "float32", GRID, None),
+    ("qmap/three-d", (3, 7, 5), "float32", *2 * (("z", "y", "x"),)),
     ("emb/sam/block-3", (3, 6, 2, 4), "float16", ("slice", "channel", "ey", "ex"), None),
 ]
 MORE = {
@@ -250,6 +253,31 @@ def test_prompts_have_several_arrays(volume, made, rng):
         element.array("points")
     with pytest.raises(ShapeError, match=r"name one of boxes, label, slice in \.array\(name\)"):
         element.numpy()
+    assert verify(volume).ok
+
+
+def test_prompts_of_points_in_either_integer(volume, made, rng):
+    arrays = {
+        "slice": np.array([0, 0, 2], np.int32),
+        "label": np.array([1, 1, 2], np.int64),
+        "points": rng.random((3, 2)).astype(np.float32),
+        "point_label": np.array([1, 0, 1], np.int32),
+    }
+    volume.write("prompts/points", arrays, provenance=made)
+    element = open_volume(volume.path)["prompts/points"]
+    assert element.arrays["points"].dims == ("prompt", "xy")
+    for name, data in arrays.items():
+        np.testing.assert_array_equal(element.array(name), data)
+        assert element.array(name).dtype == data.dtype
+    assert verify(volume).ok
+
+
+def test_a_map_keeps_what_did_not_converge(volume, made, rng):
+    data = values(rng, "qmap", (3, 7, 5), "float32")
+    data[0, 1, 2], data[2, 6, 4] = np.nan, np.inf
+    element = volume.write("qmap/t2", data, provenance=made, attributes={"unit": "s"})
+    np.testing.assert_array_equal(element.numpy(), data)
+    assert element.attributes["unit"] == "s"
     assert verify(volume).ok
 
 

@@ -4,7 +4,7 @@ from typing import Any
 
 import numpy as np
 
-from mri_io.errors import ShapeError, expected_got
+from mri_io.errors import NonFiniteError, ShapeError, expected_got
 from mri_io.schema.elements import DATA
 from mri_io.store.element import Element
 
@@ -27,10 +27,15 @@ def quantise(embedding: np.ndarray) -> dict[str, np.ndarray]:
     ------
     ShapeError
         When it has other dimensions.
+    NonFiniteError
+        When it holds NaN, infinity, or numbers too large for float32.
     """
     if embedding.ndim != 4:
         raise ShapeError(expected_got("embedding", expected="(slice, channel, ey, ex)", got=embedding.shape))
-    scales = np.abs(embedding).max(axis=(2, 3)).astype(np.float32) / _LARGEST
+    with np.errstate(over="ignore"):
+        scales = np.abs(embedding).max(axis=(2, 3)).astype(np.float32) / _LARGEST
+    if not np.isfinite(scales).all():
+        raise NonFiniteError(expected_got("embedding", expected="finite values", got="NaN or infinity"))
     divisor = np.where(scales == 0, 1, scales)[..., None, None]
     data = np.clip(np.rint(embedding / divisor), -_LARGEST, _LARGEST).astype(np.int8)
     return {DATA: data, "scales": scales}
@@ -44,16 +49,26 @@ def read_embedding(element: Element, index: Any = ...) -> np.ndarray:
     element
         An ``emb`` element.
     index
-        Of (slice, channel, ey, ex); of quantised ones at most the slice may be chosen.
+        Of (slice, channel, ey, ex); of quantised ones only slice and channel may be chosen.
+
+    Raises
+    ------
+    ShapeError
+        When more is chosen of a quantised embedding, whose scales are those of whole channels.
     """
-    data = element[index]
     if "scales" not in element.arrays:
-        return data
-    scales = element.arrays["scales"][...][index]
-    if data.ndim != scales.ndim + 2:
+        return element[index]
+    chosen = index if isinstance(index, tuple) else (index,)
+    if chosen and chosen[-1] is Ellipsis:
+        chosen = chosen[:-1]
+    if len(chosen) > 2 or any(part is Ellipsis for part in chosen):
         raise ShapeError(
             expected_got(
-                "index of a quantised embedding", expected="an index of slices", got=index, where=element.folder
+                "index of a quantised embedding",
+                expected="slices and channels",
+                got=repr(index),
+                where=element.folder,
+                fix="Index what it returns.",
             )
         )
-    return data * scales[..., None, None]
+    return element[chosen] * element.arrays["scales"][chosen][..., None, None]
