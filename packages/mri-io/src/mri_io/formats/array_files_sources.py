@@ -160,7 +160,7 @@ def unpacked_bytes(path: Path, variable: str | None) -> int:
     with path.open("rb") as file:
         if file.read(len(_MATLAB_5)) != _MATLAB_5:
             return 0
-    name, shape, kind = _find_matlab_5(path, variable)
+    _, shape, kind = _find_matlab_5(path, variable)
     return math.prod(shape) * _SIZES.get(kind, 16)
 
 
