@@ -17,6 +17,8 @@ __all__ = ["MetaImageFormat"]
 _KIND = "MetaImage"
 MOST_HEADER_BYTES = 2**16
 LOCAL = "LOCAL"
+LIBRARY_BYTES = 128 * 2**20
+"""What loading SimpleITK takes; measured."""
 _BYTES = {"CHAR": 1, "UCHAR": 1, "SHORT": 2, "USHORT": 2, "INT": 4, "UINT": 4, "FLOAT": 4}
 """By the element types' names without ``MET_``; all others have eight bytes."""
 
@@ -81,7 +83,7 @@ class MetaImageFormat(ImageFormat):
             reader=lambda: _whole(sitk, path, len(size)) if compressed else _slices(sitk, reader, size),
             affine=affine,
             voxel_mm=voxel_size(affine),
-            held=2 * math.prod(size) * dtype.itemsize if compressed else 0,
+            held=LIBRARY_BYTES + (2 * math.prod(size) * dtype.itemsize if compressed else 0),
         )
 
 
