@@ -299,3 +299,14 @@ def test_fields_of_view_that_do_not_meet(cohort, made):
     volume.write("image/far", np.ones(T2.shape, np.float32), provenance=made, affine=far)
     (failure,) = resample(cohort.path, "qmap/adc", to="image/far", volumes=[volume.id]).failures
     assert "field of view: expected one that meets" in failure.error
+
+
+def test_the_command(cohort, cli):
+    done = cli("resample", cohort.path, "image/t2", "--spacing", "1,1,3", "--name", "iso", "--method", "linear")
+    assert (done.status, done.out) == (0, "resample image/iso: 3 done, 0 skipped, 0 failed\n")
+    assert cohort["sub-3_acq-x_run-1"]["image/iso"].shape == (6, 16, 16)
+    some = cli("resample", cohort.path, "seg/lesion", "--to", "image/t2", "--volume", "sub-2_acq-x_run-1")
+    assert some.out == "resample seg/lesion-to-t2: 1 done, 0 skipped, 0 failed\n"
+    failed = cli("resample", cohort.path, "image/t2", "--to", "image/cine")
+    assert (failed.status, failed.out.splitlines()[0]) == (1, "resample image/t2-to-cine: 2 done, 0 skipped, 1 failed")
+    assert cli("resample", cohort.path, "image/t2", "--spacing", "1;1;3").status == 2

@@ -1,5 +1,6 @@
 """Bring an element of every volume to another grid, into the store."""
 
+import math
 from collections.abc import Iterator
 from typing import Any, Literal
 
@@ -18,6 +19,8 @@ from mri_io.store.remote.paths import AnyPath
 
 __all__ = ["ResampleConfig", "resample"]
 
+BLOCK_BYTES = 300 * 2**20
+"""What a block of the target takes: its coordinates, samples, competing labels and scores."""
 _OF_THE_STORE = {"type", "type_version", "name", "provenance", "commit", "affine", "labels", "metadata_sha256"}
 
 
@@ -87,7 +90,14 @@ def resample(
             f"{opened.path}: no volume has an element {element!r}. List them: mri-cli ls {opened.path}"
         )
     work = _ResampleVolume(element, config, target, replace=replace)
-    return prepare_cohort(opened, work, volumes=chosen, scheduler=scheduler, description=f"resample {target}")
+    return prepare_cohort(
+        opened,
+        work,
+        volumes=chosen,
+        scheduler=scheduler,
+        description=f"resample {target}",
+        memory=work.memory,
+    )
 
 
 def _default_name(element: str, config: ResampleConfig) -> str:
@@ -125,8 +135,7 @@ class _ResampleVolume:
         made = Provenance.of("mri-io", "resample", self.config, inputs=inputs)
         if already_there(volume, self.target, made, replace=self.replace):
             return {"status": "skipped", "volume": volume.id}
-        source = Grid.of(element)
-        target = Grid.of(other) if other is not None else spaced_grid(source, self.config.spacing or ())
+        source, target = self._grids(volume, element)
         coverage = _coverage(source, target)
         if not coverage:
             where = volume.path / self.element
@@ -138,6 +147,21 @@ class _ResampleVolume:
         else:
             self._write_image(volume, element, source, target, made, coverage)
         return {"status": "done", "volume": volume.id}
+
+    def memory(self, volume: Volume) -> int:
+        """Return an upper bound of the bytes held: that of grids at right angles to each other."""
+        element = volume[self.element]
+        source, target = self._grids(volume, element)
+        # In float64: values, smoothed values and coefficients, of maps weights and places of the nearest.
+        working = 4 * math.prod(source.shape) * (8 if element.type != "qmap" else 8 + 3)
+        labels = 0 if element.type != "seg" else math.prod(element.shape[:-3]) * math.prod(target.shape) * 8
+        return working + labels + BLOCK_BYTES
+
+    def _grids(self, volume: Volume, element: Element) -> tuple[Grid, Grid]:
+        source = Grid.of(element)
+        if self.config.to is not None:
+            return source, Grid.of(volume[self.config.to])
+        return source, spaced_grid(source, self.config.spacing or ())
 
     def _write_image(
         self, volume: Volume, element: Element, source: Grid, target: Grid, made: Provenance, coverage: float
