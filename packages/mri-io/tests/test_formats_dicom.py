@@ -333,6 +333,78 @@ def image_of_item(item):
     return raw.elements[0].path, arrays[raw.elements[0].path]
 
 
+def private(folder, values, **more):
+    """Write a series, and add private elements (tag, value representation, value) to its files."""
+    for file in write_series(folder, numbers(), AXIAL, **more):
+        dataset = pydicom.dcmread(file)
+        for tag, kind, value in values:
+            dataset.add_new(tag, kind, value)
+        dataset.save_as(file)
+
+
+def test_weightings_in_private_elements(tmp_path):
+    for index, b_value in enumerate((0, 700)):
+        values = [(0x00190010, "LO", "SIEMENS MR HEADER"), (0x0019100C, "IS", b_value)]
+        values += [(0x0019100E, "FD", [0.0, 0.6, 0.8])] if b_value else []
+        private(tmp_path / "siemens", values, prefix=f"S{index}", tags={"AcquisitionNumber": index + 1})
+        values = [(0x00430010, "LO", "GEMS_PARM_01"), (0x00431039, "IS", [10**9 + b_value, 8, 0, 0])]
+        private(tmp_path / "ge", values, prefix=f"G{index}", tags={"AcquisitionNumber": index + 1})
+    attributes = image_of(tmp_path / "siemens")[0].attributes
+    assert attributes["b_values_s_mm2"] == [0, 700]
+    assert attributes["b_directions_ras"] == [None, pytest.approx([0, -0.6, 0.8])]
+    assert image_of(tmp_path / "ge")[0].attributes["b_values_s_mm2"] == [0, 700]
+
+
+def test_private_scale_and_kind_of_image(tmp_path):
+    private(tmp_path / "a", [(0x20050010, "LO", "Philips MR Imaging DD 001"), (0x2005100E, "FL", 0.5)], scale=(4, 0))
+    element, found = image_of(tmp_path / "a")
+    assert element.attributes["philips_scale_slope"] == 2
+    np.testing.assert_array_equal(found, numbers() * 4.0)  # left as the rescale slope gives it
+    private(tmp_path / "b", [(0x00430010, "LO", "GEMS_PARM_01"), (0x0043102F, "SS", 3)])
+    assert image_of(tmp_path / "b")[0].path == "image/t2-imag"
+
+
+def test_slices_that_are_shifted_in_plane_keep_their_place(tmp_path):
+    files = write_series(tmp_path, numbers(), AXIAL)
+    for index, file in enumerate(files):
+        dataset = pydicom.dcmread(file)
+        dataset.ImagePositionPatient[0] += 0.5 * index
+        dataset.save_as(file)
+    element = image_of(tmp_path)[0]
+    for index, file in enumerate(files):
+        x, y, z = pydicom.dcmread(file).ImagePositionPatient
+        np.testing.assert_allclose((element.affine @ [0, 0, index, 1])[:3], [-x, -y, z], atol=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("tags", "expected"),
+    [
+        ({"EchoTime": 10, "RepetitionTime": 500}, "t1"),
+        ({"EchoTime": 20, "RepetitionTime": 3000}, "pd"),
+        ({"ScanningSequence": ["SE", "IR"], "InversionTime": 2500}, "flair"),
+        ({"ScanningSequence": "EP"}, "epi"),
+        ({"ScanningSequence": "GR"}, "gre"),
+        ({"ScanningSequence": ["GR", "IR"]}, "t1"),
+        ({"AngioFlag": "Y"}, "angio"),
+        ({"ImageType": ["DERIVED", "PRIMARY", "DIFFUSION", "ADC", "ND"]}, "adc"),
+        ({"ScanningSequence": "RM"}, "dicom"),
+        ({"ScanningSequence": "", "EchoTime": None}, "dicom"),
+    ],
+)
+def test_contrasts_follow_from_parameters(tmp_path, tags, expected):
+    write_series(tmp_path, numbers(), AXIAL, tags=tags)
+    assert image_of(tmp_path)[0].path == f"image/{expected}"
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [("Siemens Healthineers", "SIEMENS"), ("GE MEDICAL SYSTEMS", "GE"), ("TOSHIBA_MEC", "Toshiba"), ("Dr Gerd", None)],
+)
+def test_makers_are_those_known(tmp_path, text, expected):
+    write_series(tmp_path, numbers(), AXIAL, tags={"Manufacturer": text})
+    assert read(tmp_path)[0].header.vendor == expected
+
+
 # Enhanced objects and mosaics
 
 
@@ -476,6 +548,7 @@ def test_a_frame_without_one_slice_is_refused(tmp_path):
         ({"Rows": 600, "Columns": 700}, "pixels cannot be read"),
         ({"NumberOfFrames": 20}, "20 frames and no functional groups"),
         ({"BitsAllocated": 32}, "bits per pixel: expected 8 or 16, got 32"),
+        ({"BitsStored": 60000}, "bits stored per pixel: expected 1 to 16, got 60000"),
     ],
 )
 def test_refusals_name_what_was_found(tmp_path, tags, expected):

@@ -101,7 +101,7 @@ class ScanFacts:
 
     @property
     def types(self) -> tuple[str, ...]:
-        """Values of the image type and of the scanning sequence."""
+        """Values of the image type."""
         return tuple(v.upper() for v in _texts(self._dataset, "ImageType"))
 
     @property
@@ -133,7 +133,7 @@ class ScanFacts:
     def contrast(self, planes: Sequence[Plane]) -> str:
         """Return a short name of the contrast from its parameters: ``t1``, ``t2``, ``epi``, ...; else ``dicom``."""
         stated = _CONTRASTS.get(str(self._dataset.get("AcquisitionContrast", "") or "").upper())
-        derived = next((_TYPES[value] for value in self.types[2:] if value in _TYPES), None)
+        derived = next((name for value, name in _TYPES.items() if value in self.types[2:]), None)
         if derived or stated:
             return derived or stated or ""
         if any((plane.contrast.b_value or 0) > 0 for plane in planes):

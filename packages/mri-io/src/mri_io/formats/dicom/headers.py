@@ -95,19 +95,17 @@ def scan_file(path: Path) -> Scan:
     with quietly():
         dataset = read_dataset(path, _TAGS)
         series, syntax = str(dataset.get("SeriesInstanceUID", "")), str(dataset.file_meta.TransferSyntaxUID)
-        if str(dataset.get("SOPClassUID", "")) in SEGMENTATION:
-            return Scan(path, series, segmented=_segmented(dataset), syntax=syntax)
-        refused = _refusal(dataset)
-        if refused:
-            return Scan(path, series, refused=refused)
         try:
+            if str(dataset.get("SOPClassUID", "")) in SEGMENTATION:
+                return Scan(path, series, segmented=_segmented(dataset), syntax=syntax)
+            refused = _refusal(dataset)
+            if refused:
+                return Scan(path, series, refused=refused)
             return Scan(path, series, _planes(path, dataset), syntax=syntax)
         except FormatError as error:
             return Scan(path, series, refused=str(error))
         except Exception as error:  # pydicom has many
-            raise FormatError(
-                f"{path}: the DICOM header is damaged ({type(error).__name__} in its geometry)."
-            ) from None
+            raise FormatError(f"{path}: the DICOM header is damaged ({type(error).__name__}).") from None
 
 
 def _segmented(dataset: Any) -> tuple[str, frozenset[str]]:
@@ -143,6 +141,9 @@ def _refusal(dataset: Any) -> str:
     bits = number(dataset, "BitsAllocated")
     if bits not in (8, 16):
         return expected_got("bits per pixel", expected="8 or 16", got=bits)
+    stored = number(dataset, "BitsStored") or bits
+    if not 1 <= stored <= bits:
+        return expected_got("bits stored per pixel", expected=f"1 to {bits:.0f}", got=stored)
     return ""
 
 

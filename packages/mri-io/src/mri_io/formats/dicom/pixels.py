@@ -86,11 +86,12 @@ def _frames(file: Path, frames: list[int], syntax: str) -> Iterator[np.ndarray]:
     # Without indices pydicom goes through compressed frames in one pass.
     indices = None if frames == list(range(len(frames))) else frames
     try:
-        if syntax == pydicom.uid.DeflatedExplicitVRLittleEndian:  # has to be unpacked as a whole
-            with quietly():
-                decoded = pixels.iter_pixels(pydicom.dcmread(file), indices=indices, raw=True)
-        else:
-            decoded = pixels.iter_pixels(file, indices=indices, raw=True, transfer_syntax_uid=pydicom.uid.UID(syntax))
+        with quietly():
+            options = {"indices": indices, "raw": True}
+            if syntax == pydicom.uid.DeflatedExplicitVRLittleEndian:  # has to be unpacked as a whole
+                decoded = pixels.iter_pixels(pydicom.dcmread(file), **options)
+            else:
+                decoded = pixels.iter_pixels(file, transfer_syntax_uid=pydicom.uid.UID(syntax), **options)
         for _ in frames:
             with quietly():
                 frame = next(decoded)

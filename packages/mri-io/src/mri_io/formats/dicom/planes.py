@@ -124,12 +124,7 @@ def numbers(dataset: Any, keyword: str | int) -> tuple[float, ...]:
         if value is None or value == "":
             return ()
         return tuple(float(v) for v in ([value] if isinstance(value, str | int | float) else value))
-    except (
-        TypeError,
-        ValueError,
-        KeyError,
-        NotImplementedError,
-    ):  # the last for value representations that there are not
+    except (TypeError, ValueError, KeyError, NotImplementedError):  # the last for kinds of values that there are not
         return ()
 
 

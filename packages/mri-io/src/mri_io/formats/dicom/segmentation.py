@@ -9,7 +9,7 @@ import numpy as np
 
 from mri_io.errors import FormatError, expected_got
 from mri_io.formats.base import RawElement, import_extra
-from mri_io.formats.dicom.quiet import EXTRA
+from mri_io.formats.dicom.quiet import EXTRA, quietly
 
 __all__ = ["TO_LPS", "grid_of", "read_segmentation", "segmentation_name"]
 
@@ -48,6 +48,7 @@ def segmentation_name(label: str, taken: Sequence[str]) -> str:
     return next(name for name in names if name not in taken)
 
 
+@quietly()
 def read_segmentation(
     path: Path, affine: np.ndarray, shape: tuple[int, int, int], personal: Sequence[str], taken: Sequence[str]
 ) -> list[RawElement]:
