@@ -194,3 +194,15 @@ def test_lists_of_acquisitions_in_other_layouts_of_hdf5(scan, layout):
         file["dataset"].create_dataset("data", data=records, dtype=ismrmrd.hdf5.acquisition_dtype, **options)
     (element,) = get_format("ismrmrd").read(item).elements
     np.testing.assert_array_equal(np.concatenate(list(element.blocks())), expected)
+
+
+@pytest.mark.parametrize(
+    ("old", "new"), [("<y>8</y>", "<y>eight</y>"), ("<center>4", "<center>c"), ("encodedSpace", "otherSpace")]
+)
+def test_headers_with_what_is_no_number_are_refused(scan, old, new):
+    with h5py.File(scan, "r+") as file:
+        text = file["dataset/xml"][0].decode()
+        assert old in text
+        file["dataset/xml"][0] = text.replace(old, new).encode()
+    with pytest.raises(FormatError, match=r"a\.h5: xml: expected an ISMRMRD header with an encoding"):
+        read(scan)

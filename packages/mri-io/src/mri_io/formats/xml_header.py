@@ -118,8 +118,13 @@ class ScanFacts:
 def scan_facts(text: str) -> ScanFacts | None:
     """Return what a header says of how readouts are sorted, None when it is no ISMRMRD header with an encoding."""
     xml = _document(text)
-    if xml is None:
+    try:
+        return None if xml is None else _facts(xml)
+    except (AttributeError, TypeError, ValueError):  # what is missing is None
         return None
+
+
+def _facts(xml: Any) -> ScanFacts:
     encoding, system = xml.encoding[0], xml.acquisitionSystemInformation
     matrix, limits, parallel = encoding.encodedSpace.matrixSize, encoding.encodingLimits, encoding.parallelImaging
     mode = getattr(parallel, "calibrationMode", None)
@@ -153,7 +158,8 @@ def _line_limit(encoding: Any) -> Any:
 def _document(text: str) -> Any:
     """Return the parsed header, None when it cannot be read; elements that the schema does not know are passed over."""
     try:
-        parser = XmlParser(config=ParserConfig(fail_on_unknown_properties=False))
+        config = ParserConfig(fail_on_unknown_properties=False, fail_on_converter_warnings=True)
+        parser = XmlParser(config=config)
         found = parser.from_string(text, ismrmrd.xsd.ismrmrdHeader)
         return found if found.encoding and found.encoding[0].encodedSpace.matrixSize.x is not None else None
     except Exception:  # the parser raises whatever its XML library does
@@ -163,8 +169,13 @@ def _document(text: str) -> Any:
 def header_from_xml(text: str) -> Header:
     """Return the acquisition parameters that an ISMRMRD header states; an unreadable header states nothing."""
     xml = _document(text)
-    if xml is None:
+    try:
+        return Header() if xml is None else _header(xml)
+    except (AttributeError, TypeError, ValueError):  # what is missing is None, and what is no number stays text
         return Header()
+
+
+def _header(xml: Any) -> Header:
     encoding = xml.encoding[0]
     encoded, recon = encoding.encodedSpace, encoding.reconSpace
     limit = _line_limit(encoding)
