@@ -11,6 +11,7 @@ from mri_io.convert import convert
 from mri_io.errors import FormatError
 from mri_io.formats import find_items, get_format
 from mri_io.formats.hdf5 import rows_at_once
+from mri_io.schema import Header
 from mri_io.testing.hdf5_files import write_fastmri_file
 from mri_io.testing.raw_files import NAME, PATIENT, random_kspace, write_fastmri, xml_header
 
@@ -169,6 +170,32 @@ def test_header_in_si_units_and_deidentified(tmp_path):
 def test_broken_xml_is_not_kept(tmp_path):
     path = write_fastmri(tmp_path / "a.h5", random_kspace((1, 2, 8, 8)), xml=f"<a><patientName>{NAME}</b>")
     assert NAME not in str(read(path)[0])
+
+
+@pytest.mark.parametrize(("old", "new"), [("<y>220</y>", "<y>H20</y>"), ("<center>4", "<center>c")])
+def test_headers_with_what_is_no_number_state_nothing(tmp_path, old, new):
+    xml = xml_header(8, 8)
+    assert old in xml
+    path = write_fastmri(tmp_path / "a.h5", random_kspace((1, 2, 8, 8)), xml=xml.replace(old, new))
+    assert read(path)[0].header == Header()
+
+
+def test_text_that_is_no_text(tmp_path):
+    path = write_fastmri(tmp_path / "a.h5", random_kspace((1, 2, 8, 8)), patient="QQPATIENTQQ")
+    content = path.read_bytes()
+    assert content.count(b"QQPATIENTQQ") == 1
+    path.write_bytes(content.replace(b"QQPATIENTQQ", b"QQPA\xfdIENTQQ"))
+    assert read(path)[2].subject.startswith("sub-")
+
+
+def test_what_the_header_says_of_the_patient_is_not_in_the_record_of_failures(tmp_path):
+    folder = tmp_path / NAME
+    folder.mkdir()
+    write_fastmri(folder / "a.h5", random_kspace((1, 2, 8, 16)), mask=np.ones(12), patient=PATIENT)
+    (failure,) = convert([folder], tmp_path / "c", progress=False).failures
+    (row,) = open_cohort(tmp_path / "c").failures()
+    assert NAME in failure.error  # the name of the folder
+    assert NAME not in row["error"] + row["item"] + row["traceback"]
 
 
 def test_an_acquisition_of_free_text_is_not_kept(tmp_path):

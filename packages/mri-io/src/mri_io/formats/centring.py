@@ -46,7 +46,7 @@ class Centring:
             When all is zero, or the largest energy is neither near the middle nor near the corner.
         """
         leading = tuple(range(kspace.ndim - 2))
-        energy = (np.abs(kspace) ** 2).sum(axis=leading)
+        energy = (np.abs(kspace).astype(np.float64) ** 2).sum(axis=leading)
         if not np.isfinite(energy).all() or not energy.any():
             raise FormatError(
                 expected_got("kspace", expected="signal", got="zeros or no numbers in the middle slices", where=where)

@@ -23,7 +23,7 @@ from mri_io.formats.hdf5 import (
     stored_array,
     stored_text,
 )
-from mri_io.formats.xml_header import deidentified_xml, header_from_xml, patient_of
+from mri_io.formats.xml_header import aliases_of, deidentified_xml, header_from_xml, patient_of
 from mri_io.schema.attributes import Header
 
 __all__ = ["FastMriFormat"]
@@ -54,7 +54,7 @@ class FastMriFormat(Hdf5Based):
             patient = stored_text(file.attrs.get("patient_id", ""))
             acquisition = plain(stored_text(file.attrs.get("acquisition", ""))) or "fastmri"
             xml = _header_xml(file)
-        return identify(item.path, item.path.stem, acquisition, patient or patient_of(xml))
+        return identify(item.path, item.path.stem, acquisition, patient or patient_of(xml), aliases=aliases_of(xml))
 
     def memory(self, item: SourceItem) -> int:
         """Return the most that reading holds: a block as it is read, converted and written, and a chunk unpacked."""

@@ -160,8 +160,10 @@ def rows_at_once(array: h5py.Dataset) -> int:
 
 
 def stored_text(value: Any) -> str:
-    """Return text that an attribute or data set holds as bytes or characters."""
-    return value.decode("utf-8", errors="replace") if isinstance(value, bytes) else str(value)
+    """Return text that an attribute or data set holds as bytes or characters; what is no UTF-8 becomes a mark."""
+    # h5py keeps such bytes of texts as surrogates.
+    raw = value if isinstance(value, bytes) else str(value).encode("utf-8", errors="surrogateescape")
+    return raw.decode("utf-8", errors="replace")
 
 
 class Hdf5Format(Hdf5Based):
