@@ -38,7 +38,8 @@ def walk():
 
 def test_every_option_of_every_command_is_described():
     commands = dict(walk())
-    expected = "simulate phantom|convert|ls|info|verify|gc|index|split|stats|export|report|recon run|seg run|joint run"
+    expected = "simulate phantom|convert|ls|info|verify|gc|index|split|stats|export|resample|report"
+    expected += "|recon run|seg run|joint run"
     assert {tuple(words.split()) for words in expected.split("|")} <= set(commands)
     for words, command in commands.items():
         summary = (command.help or "").strip().splitlines()[0]

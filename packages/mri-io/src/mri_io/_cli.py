@@ -256,7 +256,7 @@ def export(
         levels=levels,
         source=source,
     )
-    typer.echo(f"{len(files)} files in {out}")
+    typer.echo(f"{len(files)} {'folders' if files[0].is_dir() else 'files'} in {out}")
 
 
 def resample(
