@@ -10,7 +10,6 @@ _BIDS = re.compile(r"sub-[A-Za-z0-9]+(?:_[a-z]+-[A-Za-z0-9]+)*(?:_(?P<suffix>[A-
 _HARMLESS = re.compile(
     r"file(_(brain|knee|prostate)(_AX[A-Z0-9]+)*)?(_?[0-9]+)*"  # as the fastMRI data set names its files
     r"|MTR_[0-9]{3}"  # as SKM-TEA does
-    r"|MTR_[0-9]{3}"  # as SKM-TEA does
     r"|name-[0-9a-f]{12}"  # made here
     r"|(dataset|scan)[_-]?[0-9]*"  # groups in ISMRMRD files
 )
