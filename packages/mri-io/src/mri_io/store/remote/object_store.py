@@ -27,6 +27,8 @@ class ObjectStoreBackend:
         self.root = root
         web = root.startswith(("http://", "https://"))
         self.conditional, self.lists = not web, not web
+        # Google's conditions are on the generation of an object, those of all others on its ETag.
+        self._condition = "version" if root.startswith("gs") else "e_tag"
         self._no_suffix = root.startswith(("az", "adl", "abfs"))  # Azure knows no ranges from the end
         options: dict[str, Any] = {"timeout": _TIMEOUT, "connect_timeout": "20s"}
         if root.startswith("http://") or _allows_http():
@@ -47,6 +49,10 @@ class ObjectStoreBackend:
             raise ConflictError(f"{self.root}/{key}: the object has changed: {_first_line(error)}") from None
         except Exception as error:
             raise StoreError(f"{self.root}/{key}: {_first_line(error)}. {_ADVICE}") from error
+
+    def _stat(self, meta: Mapping[str, Any]) -> Stat:
+        modified = meta["last_modified"].timestamp()
+        return Stat(meta["size"], modified, meta[self._condition] or f"{modified}-{meta['size']}")
 
     def read(self, key: str, start: int = 0, length: int | None = None) -> tuple[bytes, Stat]:
         """See `Backend.read`."""
@@ -71,7 +77,7 @@ class ObjectStoreBackend:
     def _get(self, key: str, chosen: Any) -> tuple[bytes, Stat]:
         def fetch(store: Any) -> tuple[bytes, Stat]:
             result = self._obstore.get(store, key, options={"range": chosen} if chosen is not None else None)
-            return bytes(result.bytes()), _stat(result.meta)
+            return bytes(result.bytes()), self._stat(result.meta)
 
         found: tuple[bytes, Stat] = self._ask(key, fetch)
         return found
@@ -79,7 +85,7 @@ class ObjectStoreBackend:
     def stat(self, key: str) -> Stat | None:
         """See `Backend.stat`."""
         try:
-            return _stat(self._ask(key, self._obstore.head, key))
+            return self._stat(self._ask(key, self._obstore.head, key))
         except FileNotFoundError:
             return None
 
@@ -90,7 +96,7 @@ class ObjectStoreBackend:
             return [item for page in self._obstore.list(store, prefix) for item in page]
 
         for item in self._ask(prefix, pages):
-            yield item["path"], _stat(item)
+            yield item["path"], self._stat(item)
 
     def children(self, prefix: str) -> tuple[list[str], list[str]]:
         """See `Backend.children`."""
@@ -102,16 +108,16 @@ class ObjectStoreBackend:
 
     def write(self, key: str, data: bytes | Path, condition: str = ANY) -> str:
         """See `Backend.write`."""
-        mode: Any = {ANY: "overwrite", ABSENT: "create"}.get(condition, {"e_tag": condition})
+        mode: Any = {ANY: "overwrite", ABSENT: "create"}.get(condition, {self._condition: condition})
         if isinstance(data, Path):
             # Mapped, not read: one request sends a whole shard, without holding it in memory.
             body = np.memmap(data, mode="r", dtype=np.uint8) if data.stat().st_size else b""
         else:
             body = data
         done = self._ask(key, self._obstore.put, key, body, mode=mode, use_multipart=False)
-        tag = done["e_tag"]
+        tag = done[self._condition]
         if tag is None:
-            raise StoreError(f"{self.root}/{key}: expected an ETag for what was written, got none. {_ADVICE}")
+            raise StoreError(f"{self.root}/{key}: expected a tag of what was written, got none. {_ADVICE}")
         return str(tag)
 
     def delete(self, keys: Iterable[str]) -> None:
@@ -123,11 +129,6 @@ class ObjectStoreBackend:
             except FileNotFoundError:  # some servers tell; what is gone is what was asked for
                 for key in chosen if len(chosen) > 1 else ():
                     self.delete([key])
-
-
-def _stat(meta: Mapping[str, Any]) -> Stat:
-    modified = meta["last_modified"].timestamp()
-    return Stat(meta["size"], modified, meta["e_tag"] or f"{modified}-{meta['size']}")
 
 
 def _allows_http() -> bool:
