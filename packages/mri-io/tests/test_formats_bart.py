@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from mri_io.errors import FormatError
+from mri_io.errors import ConfigError, FormatError
 from mri_io.formats import ReadOptions, array_files_axes, array_files_sources, find_items, get_format
 from mri_io.testing.raw_files import random_kspace, write_cfl
 
@@ -104,22 +104,28 @@ def test_every_frame_and_partition_has_its_pattern(tmp_path, rng):
 def test_other_dimensions_are_refused_by_name(tmp_path, axis, name):
     array = random_kspace([2 if a in (0, 1, 3, axis) else 1 for a in range(15)])
     with pytest.raises(
-        FormatError, match=rf"a\.cfl: dimension {axis} \({name}.*expected length 1.*--axes x,y,-,coil,map"
+        FormatError, match=rf"a\.cfl: dimension {axis} \({name}.*expected length 1.*--format bart --axes x,y,-,coil,map"
     ):
         read(write_cfl(tmp_path / "a", array))
 
 
 def test_named_dimensions_are_coil_maps_or_images(tmp_path):
     array = random_kspace((6, 5, 1, 3, 2))
-    (item,) = find_items([write_cfl(tmp_path / "sub-01_espirit", array)], choices=ReadOptions(axes=tuple(MAPS)))
+    (item,) = find_items(
+        [write_cfl(tmp_path / "sub-01_espirit", array)], format="bart", choices=ReadOptions(axes=tuple(MAPS))
+    )
     (maps,) = get_format("bart").read(item).elements
     assert (maps.path, maps.dims) == ("sens/espirit", ("slice", "map", "coil", "y", "x"))
     np.testing.assert_array_equal(np.concatenate([*maps.blocks()])[0], array[:, :, 0].transpose(3, 2, 1, 0))
-    (item,) = find_items([write_cfl(tmp_path / "b", array[..., 0, 0])], choices=ReadOptions(axes=("x", "y")))
+    (item,) = find_items(
+        [write_cfl(tmp_path / "b", array[..., 0, 0])], format="bart", choices=ReadOptions(axes=("x", "y"))
+    )
     (image,) = get_format("bart").read(item).elements
     assert (image.path, image.dims, image.dtype) == ("recon/image", ("slice", "y", "x"), np.complex64)
     with pytest.raises(FormatError, match=r"--axes: expected length 1 of the axis '-', got 3"):
-        get_format("bart").read(find_items([tmp_path / "sub-01_espirit.cfl"], choices=ReadOptions(axes=("x", "y")))[0])
+        get_format("bart").read(
+            find_items([tmp_path / "sub-01_espirit.cfl"], format="bart", choices=ReadOptions(axes=("x", "y")))[0]
+        )
 
 
 def test_memory_does_not_grow_with_the_file(tmp_path, monkeypatch):
@@ -167,3 +173,13 @@ def test_dimensions_without_sense_are_refused(tmp_path, dims):
     path.with_suffix(".hdr").write_text(f"# Dimensions\n{dims}\n")
     with pytest.raises(FormatError, match=r"a\.(hdr|cfl): (header|size): expected"):
         read(path)
+
+
+def test_axes_are_meant_for_others_unless_the_format_is_named(tmp_path):
+    kspace = random_kspace((8, 6, 1, 2))
+    write_cfl(tmp_path / "a", kspace)
+    np.save(tmp_path / "b.npy", random_kspace((2, 8, 6)))
+    items = {item.format: item for item in find_items([tmp_path], choices=ReadOptions(axes=("coil", "ky", "kx")))}
+    assert (items["bart"].choices.axes, items["arrays"].choices.axes) == (None, ("coil", "ky", "kx"))
+    with pytest.raises(ConfigError, match=r"--axes: expected sources .*arrays, bart \(named by --format\)"):
+        find_items([tmp_path / "a.cfl"], choices=ReadOptions(axes=("x", "y")))

@@ -518,13 +518,33 @@ def test_uneven_slices_are_refused(tmp_path):
     assert "expected on a line, evenly spaced, got distances of 2.7 to 5.3 mm" in message(tmp_path)
 
 
-def test_copies_of_a_slice_are_refused(tmp_path):
+def test_copies_of_a_file_are_read_once(tmp_path):
     files = write_series(tmp_path, numbers(), AXIAL)
     (tmp_path / "copy.dcm").write_bytes(files[2].read_bytes())
+    (item,) = find_items([tmp_path])
+    assert len(item.files) == len(files)
+
+
+def test_two_images_of_one_slice_are_refused(tmp_path):
+    files = write_series(tmp_path, numbers(), AXIAL)
+    dataset = pydicom.dcmread(files[2])
+    dataset.SOPInstanceUID += ".1"
+    dataset.file_meta.MediaStorageSOPInstanceUID = dataset.SOPInstanceUID
+    dataset.save_as(tmp_path / "copy.dcm")
     found = message(tmp_path)
     assert "that nothing tells apart: expected 1, got 2" in found
     assert "IM0002.dcm" in found
     assert "copy.dcm" in found
+
+
+@pytest.mark.realdata
+def test_one_image_in_several_transfer_syntaxes_gives_several_volumes(real_data, tmp_path):
+    summary = convert([real_data / "dicom" / "small"], tmp_path / "c", progress=False)
+    (failure,) = summary.failures
+    assert "MR_truncated.dcm" in failure.error
+    images = [volume["image/t2"].numpy() for volume in open_cohort(tmp_path / "c").volumes()]
+    assert len(images) == 3
+    assert all(np.array_equal(image, images[0]) for image in images)
 
 
 def test_a_frame_without_one_slice_is_refused(tmp_path):

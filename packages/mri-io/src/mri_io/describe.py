@@ -192,7 +192,8 @@ def print_formats() -> None:
     """Print the table of formats that `convert` reads."""
     from mri_io.formats import format_names, get_format
 
-    rows = [(name, get_format(name).summary, ", ".join(sorted(get_format(name).options))) for name in format_names()]
+    readers = [get_format(name) for name in format_names()]
+    rows = [(r.name, r.summary, ", ".join(sorted(r.options | r.options_when_named))) for r in readers]
     _table("formats", ("format", "what is read", "options"), rows)
 
 

@@ -141,7 +141,7 @@ def find_sources(
     folders = {item.path: folder for item, folder in items.values()}
     joined = _gathered([item for item, _ in items.values()])
     labelled = _with_distinct_labels([(item, folders[item.path]) for item in joined])
-    return Found(_with_choices(labelled, choices or ReadOptions()), passed_over)
+    return Found(_with_choices(labelled, choices or ReadOptions(), format), passed_over)
 
 
 def _gathered(found: Sequence[SourceItem]) -> list[SourceItem]:
@@ -158,14 +158,19 @@ def _gathered(found: Sequence[SourceItem]) -> list[SourceItem]:
     return sorted(joined, key=lambda item: order.get((item.path, item.label), len(order)))
 
 
-def _with_choices(items: Sequence[SourceItem], choices: ReadOptions) -> list[SourceItem]:
+def _with_choices(items: Sequence[SourceItem], choices: ReadOptions, named: str) -> list[SourceItem]:
     """Give every item the options that its reader follows."""
     chosen = choices.chosen()
-    followed = {name: _formats()[name].options for name in {item.format for item in items} if name in _formats()}
+    followed = {
+        name: reader.options | (reader.options_when_named if name == named else frozenset())
+        for name, reader in _formats().items()
+    }
+    found = {item.format for item in items} & followed.keys()
     for option in chosen:
-        if not any(option in options for options in followed.values()):
+        if not any(option in followed[name] for name in found):
             able = [name for name, reader in _formats().items() if option in reader.options]
-            got = ", ".join(sorted(followed)) or "nothing readable"
+            able += [f"{name} (named by --format)" for name, r in _formats().items() if option in r.options_when_named]
+            got = ", ".join(sorted(found)) or "nothing readable"
             raise ConfigError(
                 expected_got(f"--{option}", expected=f"sources of the formats {', '.join(able)}", got=got)
             )

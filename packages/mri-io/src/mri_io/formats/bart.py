@@ -82,7 +82,7 @@ def _pair(path: Path) -> tuple[Path, tuple[int, ...]]:
 
 
 class BartFormat(Format):
-    """Multi-coil Cartesian k-space, 2-D and 3-D, in series; with ``--axes`` coil maps and images, too.
+    """Multi-coil Cartesian k-space, 2-D and 3-D, in series; with ``--format bart --axes`` coil maps and images, too.
 
     Rows ``ky`` are dimension 1 (phase 1), columns ``kx`` dimension 0 (readout), partitions ``kz`` dimension 2 (phase
     2). Where the readout has length one (a slice cut from a 3-D scan, both in-plane axes phase-encoded) columns are
@@ -90,8 +90,10 @@ class BartFormat(Format):
     """
 
     name = "bart"
-    summary = "BART cfl/hdr: k-space (readout, phase 1, phase 2, coil, ..., slice); maps and images with --axes"
-    options = frozenset({"axes"})
+    summary = (
+        "BART cfl/hdr: k-space (readout, phase 1, phase 2, coil, ..., slice); maps and images with --format bart --axes"
+    )
+    options_when_named = frozenset({"axes"})  # a folder may hold .npy files beside
 
     def sniff(self, path: Path) -> bool:
         """Whether the path is one of a pair, the header beginning as BART's do."""
@@ -137,7 +139,7 @@ def _of_kspace(dims: tuple[int, ...], path: Path) -> tuple[str, ...]:
                     expected="length 1 in k-space",
                     got=length,
                     where=path,
-                    fix="What is no k-space needs names: --axes x,y,-,coil,map for coil maps, x,y for an image.",
+                    fix="Name what is no k-space: --format bart --axes x,y,-,coil,map for maps, x,y for an image.",
                 )
             )
     return tuple(

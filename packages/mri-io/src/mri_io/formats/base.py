@@ -140,6 +140,8 @@ class Format(ABC):
     """One line: the layout and what is read of it."""
     options: ClassVar[frozenset[str]] = frozenset()
     """Names of the `ReadOptions` that it follows."""
+    options_when_named: ClassVar[frozenset[str]] = frozenset()
+    """Those that it follows only where ``--format`` names it: beside other sources they are meant for those."""
 
     @abstractmethod
     def sniff(self, path: Path) -> bool:

@@ -49,7 +49,8 @@ class _Isolated(Format):
 
     def __init__(self, reader: Format) -> None:
         self._reader = reader
-        self.name, self.summary, self.options = reader.name, reader.summary, reader.options  # type: ignore[misc]
+        for attribute in ("name", "summary", "options", "options_when_named"):
+            setattr(self, attribute, getattr(reader, attribute))
 
     def _call(self, method: str, path: Path, argument: Any) -> Any:
         if not self._reader.is_fragile(path):

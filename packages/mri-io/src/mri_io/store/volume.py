@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from mri_io.errors import (
+    ConfigError,
     CorruptElementError,
     ElementExistsError,
     ElementNotFoundError,
@@ -407,11 +408,14 @@ def _attributes(
 
 
 def _readable(mri: Mapping[str, Any], node: Node, folder: AnyPath) -> bool:
-    if isinstance(mri.get("type"), str) and not is_known(mri):
-        _warn_unknown(mri["type"])
-        return False
     try:
+        if isinstance(mri.get("type"), str) and not is_known(mri):
+            _warn_unknown(mri["type"])
+            return False
         Element(folder, "", "", node)
+    except ConfigError as error:  # a package that registers the type is broken
+        _warn_broken(str(error))
+        return False
     except VersionError as error:
         _log.warning("%s; the element is left out.", error)
         return False
@@ -422,3 +426,9 @@ def _readable(mri: Mapping[str, Any], node: Node, folder: AnyPath) -> bool:
 def _warn_unknown(kind: str) -> None:
     """Say once in a process that elements of a type are left out."""
     _log.warning("elements of type %r are left out: neither this release nor an installed package knows them.", kind)
+
+
+@cache
+def _warn_broken(problem: str) -> None:
+    """Say once in a process that elements are left out for want of a package that works."""
+    _log.warning("%s Elements of its type are left out.", problem)

@@ -1,5 +1,6 @@
 """The reader: files found one by one, gathered into the volumes of their series, read when asked for."""
 
+import filecmp
 import hashlib
 from collections.abc import Sequence
 from dataclasses import replace
@@ -34,6 +35,10 @@ class DicomFormat(Format):
         """Whether the file is DICOM, but no DICOMDIR."""
         return is_dicom(path)
 
+    def is_fragile(self, path: Path) -> bool:
+        """Whether libraries in C may unpack its pixels."""
+        return is_dicom(path)
+
     def gather(self, items: Sequence[SourceItem]) -> list[SourceItem]:
         """Join files into volumes by what their headers say."""
         order = {item.path: index for index, item in enumerate(items)}
@@ -46,8 +51,11 @@ class DicomFormat(Format):
                 found.append(replace(item, problem=str(error)))
             except OSError as error:
                 found.append(replace(item, problem=f"{item.path}: cannot be read: {error.strerror or error}."))
+        copies = _copies(scans)
+        scans = [scan for scan in scans if scan.path in copies]
         segmentations = [scan for scan in scans if scan.segmented is not None]
-        for members in group_by(scans, lambda scan: (scan.series, bool(scan.planes), scan.refused)).values():
+        kinds = group_by(scans, lambda scan: (scan.series, copies[scan.path], bool(scan.planes), scan.refused))
+        for members in kinds.values():
             if members[0].planes:
                 found += self._series(members, segmentations, items, order)
             elif members[0].refused:
@@ -141,6 +149,21 @@ class DicomFormat(Format):
         rows, columns = stack.planes[0].size
         maps = len(item.options["segmentations"]) * stack.counts[-1] * rows * columns
         return 6 * BLOCK_BYTES + _DECODER_BYTES + 16 * rows * columns + min(largest, 2**28) + 8 * maps
+
+
+def _copies(scans: Sequence[Scan]) -> dict[Path, int]:
+    """Return the number of each file among those of one image; what equals an earlier file in every byte is left out.
+
+    One image in several transfer syntaxes, say, gives several volumes.
+    """
+    numbers: dict[Path, int] = {}
+    of_image: dict[tuple[str, str], list[Path]] = {}
+    for scan in scans:
+        same = of_image.setdefault((scan.series, scan.planes[0].instance), []) if scan.planes else []
+        if not any(filecmp.cmp(scan.path, other, shallow=False) for other in same):
+            numbers[scan.path] = len(same)
+            same.append(scan.path)
+    return numbers
 
 
 def _belongs(segmentation: Scan, series: str, stack: Stack, stacks: Sequence[Stack]) -> bool:
