@@ -124,7 +124,7 @@ def test_info_of_a_cohort_and_of_a_volume(cli, cohort):
     row = next(row for row in cells(texts[0]) if row[0] == "seg/tissue")
     assert row[1:5] == ["slice 2, y 16, x 12", "uint8", "2 x 2 x 5", "1 outer, 2 inner"]
     assert row[6].startswith("tiny_cohort (mri-io ")
-    assert "recon_matrix: (12, 16, 1)" in texts[0]
+    assert "recon_matrix: 12, 16, 1" in texts[0]
     content = json.loads(cli("info", volume.path, "--json").out)
     commits = {element["path"]: element["commit"] for element in content["elements"]}
     assert commits == {path: element.commit for path, element in volume.elements().items()}

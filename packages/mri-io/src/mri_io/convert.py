@@ -236,4 +236,5 @@ def _write(volume: Volume, element: RawElement, made: Provenance, path: Path) ->
                 writer.append(block)
     except (ShapeError, FormatError, SchemaError) as error:
         # The store names the place in the cohort; the user has to mend the file.
-        raise type(error)(f"{path}: {element.path}: {str(error).rpartition(element.path + ': ')[2]}") from error
+        text = str(error).rpartition(f"{element.path}: ")[2].removeprefix(f"{path}: ")
+        raise type(error)(f"{path}: {element.path}: {text}") from error

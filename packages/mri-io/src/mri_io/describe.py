@@ -173,7 +173,8 @@ def print_description(content: Mapping[str, Any]) -> None:
         source = content["source"]
         typer.echo(f"{'source':>15}: {source['uri']} ({source['format']}, sha256 {source['sha256'][:12]}...)")
     for key, value in content["header"].items():
-        typer.echo(f"{key:>15}: {value}")
+        values = value if isinstance(value, tuple | list) else [value]
+        typer.echo(f"{key:>15}: {', '.join(f'{v:.6g}' if isinstance(v, float) else str(v) for v in values)}")
     cells = []
     for element in content["elements"]:
         shape = ", ".join(f"{name} {size}" for name, size in element["dims"].items())
