@@ -83,7 +83,7 @@ def test_the_host_with_mri_io_lists_its_commands_and_names_the_rest(tmp_path: Pa
     assert "torch" not in installed(binaries)
     text = call(binaries / "mri-cli", "--help", COLUMNS="120")
     commands, _, absent = text.partition("Not installed:")
-    names = "convert ls info verify gc index split stats export simulate resample prep migrate report".split()
+    names = {"convert", "export", "gc", "index", "info", "ls", "migrate", "prep", "resample", "simulate", "verify"}
     for command in names:
         assert f"\n  {command} " in commands
     for package in ("mri-recon", "mri-seg", "mri-joint"):
