@@ -195,6 +195,33 @@ def test_whitened_data_are_written_without_their_noise(tmp_path):
     np.testing.assert_array_equal(again["kspace"].numpy(), first["kspace"].numpy())
 
 
+@pytest.mark.parametrize("rows", [slice(None), slice(None, None, 2), slice(1, 2)])
+@pytest.mark.parametrize("columns", [[0, 2, 4], [1, 2, 4], [0, 4]])
+def test_readouts_with_gaps_are_refused(volume, made, tmp_path, rows, columns):
+    points = np.zeros((6, 5), np.uint8)
+    points[rows, columns] = 1  # the same samples of every line
+    volume.write("kspace", random_kspace((2, 2, 6, 5)) * points, provenance=made, dims=("slice", "coil", "ky", "kx"))
+    volume.write("mask/acquired", points, provenance=made, dims=("ky", "kx"))
+    with pytest.raises(ConfigError, match=r"mask: expected whole readouts, got points \(ky, kx\)"):
+        export(volume["kspace"], tmp_path / "out", "ismrmrd")
+
+
+def test_readouts_in_one_piece_are_written_with_what_to_discard(volume, made, tmp_path):
+    points = np.zeros((6, 5), np.uint8)
+    points[::2, 1:4] = 1
+    kspace = random_kspace((2, 2, 6, 5)) * points
+    volume.write("kspace", kspace, provenance=made, dims=("slice", "coil", "ky", "kx"))
+    volume.write("mask/acquired", points, provenance=made, dims=("ky", "kx"))
+    (file,) = export(volume["kspace"], tmp_path / "out", "ismrmrd")
+    with ismrmrd.Dataset(str(file), mode="r") as dataset:
+        found = [dataset.read_acquisition(n) for n in range(dataset.number_of_acquisitions())]
+    assert {(a.idx.kspace_encode_step_1, a.discard_pre, a.discard_post) for a in found} == {
+        (n, 1, 1) for n in (0, 2, 4)
+    }
+    for readout in found:
+        np.testing.assert_array_equal(readout.data, kspace[readout.idx.slice, :, readout.idx.kspace_encode_step_1])
+
+
 def test_what_the_format_cannot_hold_is_refused(volume, made, tmp_path, rng):
     points = (rng.random((6, 5)) < 0.5).astype(np.uint8)
     volume.write("kspace", random_kspace((2, 2, 6, 5)), provenance=made, dims=("slice", "coil", "ky", "kx"))

@@ -153,11 +153,13 @@ class _Layout:
         order = [dims.index(name) for name in wanted if name in dims]
         pattern = pattern.transpose(order).reshape([self.sizes[name] if name in dims else 1 for name in wanted])
         lines: np.ndarray = np.asarray(pattern.any(axis=-1))
-        columns: np.ndarray = np.asarray(pattern.reshape(-1, pattern.shape[-1]).any(axis=0))
-        span = np.flatnonzero(columns)
-        whole = pattern.shape[-1] == 1 or not span.size
-        first, stop = (0, self.sizes[sample]) if whole else (int(span[0]), int(span[-1]) + 1)
-        if not whole and not np.array_equal(pattern, lines[..., None] & (np.arange(len(columns)) >= first) & columns):
+        samples = np.arange(pattern.shape[-1])
+        span = np.flatnonzero(pattern.reshape(-1, samples.size).any(axis=0))
+        if samples.size == 1 or not span.size:
+            return lines, (0, self.sizes[sample])
+        first, stop = int(span[0]), int(span[-1]) + 1
+        # A gap would come back as acquired zeros: a head says where its samples begin and end, no more.
+        if not np.array_equal(pattern, lines[..., None] & (samples >= first) & (samples < stop)):
             got = f"points ({', '.join(dims)})"
             fix = "Both directions of the plane are phase-encoded: export bart."
             where = self.mask.folder
