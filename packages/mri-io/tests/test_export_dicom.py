@@ -149,11 +149,36 @@ def test_maps_without_values_somewhere(tmp_path):
     assert "in ms" in datasets[0].DerivationDescription
 
 
-def test_constant_images(tmp_path):
-    volume = volume_with(tmp_path, recon_a=(np.full(SHAPE, 7.25, np.float32), SLICES))
-    (folder,) = export(volume["recon/a"], tmp_path / "out", "dicom")
-    (array,) = ours(folder)[1].values()
-    np.testing.assert_array_equal(array, 7.25)
+def read_back(folder):
+    """Return stored values and, by pydicom, the values they stand for."""
+    datasets = [pydicom.dcmread(file) for file in sorted(folder.iterdir())]
+    stored = np.stack([dataset.pixel_array for dataset in datasets])
+    values = np.stack([pydicom.pixels.apply_rescale(d.pixel_array, d) for d in datasets])
+    return stored, values, datasets[0]
+
+
+@pytest.mark.parametrize("constant", [0.05, 7.25, 0.0, -3.0, 1e-20, -1e20, 1.0])
+@pytest.mark.parametrize("missing", [False, True])
+def test_constant_images(tmp_path, constant, missing):
+    array = np.full(SHAPE, constant, np.float32)
+    if missing:
+        array[1, 2:4], array[0, 0, 0] = np.nan, np.inf
+    volume = volume_with(tmp_path, qmap_t2=(array, SLICES))
+    (folder,) = export(volume["qmap/t2"], tmp_path / "out", "dicom")
+    stored, values, first = read_back(folder)
+    known = np.isfinite(array)
+    np.testing.assert_array_equal(values[known].astype(np.float32), np.float32(constant))
+    assert first.get("PixelPaddingValue") == (0 if missing else None)
+    if missing:
+        np.testing.assert_array_equal(stored == 0, ~known)
+
+
+def test_maps_without_any_value(tmp_path):
+    volume = volume_with(tmp_path, qmap_t2=(np.full(SHAPE, np.nan, np.float32), SLICES))
+    (folder,) = export(volume["qmap/t2"], tmp_path / "out", "dicom")
+    stored, _, first = read_back(folder)
+    assert first.PixelPaddingValue == 0
+    assert not stored.any()
 
 
 def test_parts_of_complex_images(tmp_path):
@@ -181,6 +206,27 @@ def test_series_of_frames_and_echoes(tmp_path):
     np.testing.assert_allclose(arrays["image/dicom"], expected, atol=0.01)
     np.testing.assert_allclose(raw.elements[0].affine, ordered, atol=1e-5)
     assert raw.header.te_s == pytest.approx((0.01, 0.02, 0.03))
+
+
+@pytest.mark.parametrize(
+    ("path", "times", "angles", "expected"),
+    [
+        ("recon_a", (0.01,), (np.pi / 6,), ("10", "2000", "30", "3")),
+        ("recon_a", (0.01, 0.02), (0.1, 0.2), (None, None, None, "3")),  # which of them is that of the image
+        ("recon_a", (0.01, 0.02), (0.5, 0.5), (None, None, "28.647890", "3")),
+        ("qmap_t2", (0.01,), (np.pi / 6,), (None, None, None, "3")),  # of several images
+    ],
+)
+def test_parameters_stand_only_where_they_are_known(tmp_path, path, times, angles, expected):
+    tr = (2.0,) if len(times) == 1 else (2.0, 3.0)
+    header = Header(te_s=times, tr_s=tr, flip_angle_rad=angles, field_T=3.0)
+    volume = volume_with(tmp_path, header=header, **{path: (np.abs(floats()), SLICES)})
+    (folder,) = export(volume[path.replace("_", "/")], tmp_path / "out", "dicom")
+    keywords = ("EchoTime", "RepetitionTime", "FlipAngle", "MagneticFieldStrength")
+    for file in folder.iterdir():
+        found = pydicom.dcmread(file)
+        values = tuple(found.get(keyword) for keyword in keywords)
+        assert values == tuple(None if value is None else pytest.approx(float(value)) for value in expected)
 
 
 def test_sets_are_series_of_their_own(tmp_path):

@@ -24,6 +24,7 @@ from mri_io.export.dicom_files import (
     study_of,
 )
 from mri_io.export.names import require_image, series_of
+from mri_io.export.sidecar import acquisition_parameters
 from mri_io.formats.base import import_extra
 from mri_io.formats.dicom.quiet import EXTRA, quietly
 from mri_io.store.element import Element
@@ -47,6 +48,18 @@ class Scaling:
     signed: bool
     error: float
     missing: bool = False
+
+    @classmethod
+    def between(cls, low: float, high: float, *, missing: bool) -> "Scaling":
+        """Return the scaling that stores values from `low` to `high`, both zero where none is known, unsigned."""
+        first, constant = int(missing), not high > low
+        step = (abs(low) or 1.0) if constant else (high - low) / (_LEVELS - first)
+        # What a reader computes with is what the decimal strings say.
+        slope = float(decimal(step))
+        intercept = float(decimal(low - slope * first))
+        # Half a step, and what the strings of slope and intercept round away at the ends.
+        ends = [abs(low - intercept - slope * first), max(0.0, high - intercept - slope * _LEVELS)]
+        return cls(slope, intercept, signed=False, error=(0.0 if constant else slope / 2) + max(ends), missing=missing)
 
     def stored(self, values: np.ndarray) -> np.ndarray:
         """Return values as they are stored."""
@@ -78,7 +91,7 @@ class DicomExporter(ElementExporter):
             raise ConfigError(f"{element.folder}: label maps are no MR images. Choose --format dicom-seg.")
         plane_geometry(element)
         self._source(item)
-        _echo_times(item)
+        _require_echo_times(item)
         return [self.stem(item)]
 
     @cached_property
@@ -125,15 +138,9 @@ class DicomExporter(ElementExporter):
                 missing |= known.size < block.size
                 if known.size:
                     low, high = min(low, float(known.min())), max(high, float(known.max()))
-        if not high > low:
-            return Scaling(1.0, low if np.isfinite(low) else 0.0, signed=False, error=0.0, missing=missing)
-        levels = _LEVELS - int(missing)
-        # What a reader computes with is what the decimal strings say.
-        slope = float(decimal((high - low) / levels))
-        intercept = float(decimal(low - slope * int(missing)))
-        # Half a step, and what the strings of slope and intercept round away at the ends.
-        ends = [abs(low - intercept - slope * int(missing)), max(0.0, high - intercept - slope * _LEVELS)]
-        return Scaling(slope, intercept, signed=False, error=slope / 2 + max(ends), missing=missing)
+        if not np.isfinite(low):
+            low = high = 0.0
+        return Scaling.between(low, high, missing=missing)
 
 
 def image_instance(base: Any, item: ExportItem, geometry: PlaneGeometry, index: int, member: dict[str, int]) -> Any:
@@ -163,26 +170,21 @@ def image_instance(base: Any, item: ExportItem, geometry: PlaneGeometry, index: 
     if "frame" in member:
         dataset.TemporalPositionIdentifier = dataset.AcquisitionNumber = member["frame"] + 1
         dataset.NumberOfTemporalPositions = series_of(item.element)["frame"]
-    times = _echo_times(item)
-    if times:
-        echo = member.get("echo", 0)
-        dataset.EchoTime, dataset.EchoNumbers = decimal(times[echo] * 1000), echo + 1
+    if "echo" in member:
+        dataset.EchoNumbers = member["echo"] + 1
+    known = acquisition_parameters(item.element, item.volume.header, member)
+    for keyword, factor in (("EchoTime", 1000), ("RepetitionTime", 1000), ("InversionTime", 1000), ("FlipAngle", 1)):
+        if keyword in known:
+            setattr(dataset, keyword, decimal(known[keyword] * factor))
     return dataset
 
 
-def _echo_times(item: ExportItem) -> tuple[float, ...]:
-    """Return the echo times of an element's echoes, s; empty where there is one echo of unknown time.
-
-    Raises
-    ------
-    ConfigError
-        When the echoes of a series have no times by which DICOM could tell them apart.
-    """
+def _require_echo_times(item: ExportItem) -> None:
+    """Raise ConfigError when the echoes of a series have no times by which DICOM could tell them apart."""
     times, echoes = item.volume.header.te_s or (), series_of(item.element).get("echo", 1)
     if echoes > 1 and len(times) != echoes:
         where = item.element.folder
         raise ConfigError(expected_got("echo times", expected=f"{echoes} in the header", got=len(times), where=where))
-    return times
 
 
 def _common(item: ExportItem, study: Study, scaling: Scaling, kind: str) -> Any:
@@ -207,14 +209,8 @@ def _common(item: ExportItem, study: Study, scaling: Scaling, kind: str) -> Any:
         dataset.ScanningSequence, dataset.SequenceVariant = "RM", "NONE"
         for keyword in ("ScanOptions", "MRAcquisitionType", "EchoTime", "EchoTrainLength", "RepetitionTime"):
             setattr(dataset, keyword, None)
-        for keyword, value, factor in (
-            ("RepetitionTime", header.tr_s, 1000),
-            ("InversionTime", header.ti_s, 1000),
-            ("FlipAngle", header.flip_angle_rad, 180 / np.pi),
-            ("MagneticFieldStrength", header.field_T, 1),
-        ):
-            if value is not None:
-                setattr(dataset, keyword, decimal(np.ravel(value)[0] * factor))
+        if header.field_T is not None:
+            dataset.MagneticFieldStrength = decimal(header.field_T)
         dataset.ImageOrientationPatient = [decimal(v) for v in geometry.orientation]
         dataset.PixelSpacing = [decimal(v) for v in geometry.spacing[:2]]
         dataset.SliceThickness = dataset.SpacingBetweenSlices = decimal(geometry.spacing[2])

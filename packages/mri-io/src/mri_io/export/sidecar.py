@@ -7,7 +7,7 @@ from typing import Any
 from mri_io.schema.attributes import Header
 from mri_io.store.element import Element
 
-__all__ = ["bids_sidecar"]
+__all__ = ["acquisition_parameters", "bids_sidecar"]
 
 
 def bids_sidecar(
@@ -29,9 +29,7 @@ def bids_sidecar(
     Returns
     -------
     dict
-        ``Labels`` (id to name and code) of label maps; ``Units``; of images ``EchoTime``, ``RepetitionTime`` and
-        ``InversionTime`` in s, ``FlipAngle`` in degrees, ``MagneticFieldStrength`` in T, ``Manufacturer`` and
-        ``PulseSequenceType``.
+        ``Labels`` (id to name and code) of label maps; ``Units``; what `acquisition_parameters` returns.
     """
     content: dict[str, Any] = {}
     if element.labels:
@@ -39,12 +37,30 @@ def bids_sidecar(
     unit = "rad" if part == "phase" else element.attributes.get("unit")
     if unit:
         content["Units"] = unit
-    if element.type in ("image", "recon"):
-        content |= _acquisition(element, header, member or {})
-    return content
+    return content | acquisition_parameters(element, header, member or {})
 
 
-def _acquisition(element: Element, header: Header, member: Mapping[str, int]) -> dict[str, Any]:
+def acquisition_parameters(element: Element, header: Header, member: Mapping[str, int]) -> dict[str, Any]:
+    """Return how an image was acquired, under the names of BIDS; empty for maps and labels, which were computed.
+
+    Parameters
+    ----------
+    element
+        The element.
+    header
+        That of its volume. Where it has several values of a parameter, one is returned only if it is known to be that
+        of the image.
+    member
+        Of a series: see `bids_sidecar`.
+
+    Returns
+    -------
+    dict
+        ``EchoTime``, ``RepetitionTime`` and ``InversionTime`` in s, ``FlipAngle`` in degrees, ``MagneticFieldStrength``
+        in T, ``Manufacturer`` and ``PulseSequenceType``, as far as they are known.
+    """
+    if element.type not in ("image", "recon"):
+        return {}
     echoes = dict(zip(element.dims, element.shape, strict=True)).get("echo", 1)
     angles = header.flip_angle_rad
     known = {
