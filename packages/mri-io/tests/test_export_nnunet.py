@@ -132,6 +132,27 @@ def test_names_that_mean_something_to_nnunet(tmp_path, made):
     assert description["mri"]["label_ids"] == {"1": 2, "2": 4, "3": 9, "4": 1}
 
 
+@pytest.mark.parametrize(
+    ("labels", "names"),
+    [
+        ({1: "a", 2: "a", 3: "a 1"}, {"a 1-1": 1, "a 2": 2, "a 1": 3}),
+        (
+            {1: "a", 2: "a 1", 3: "a 1", 4: "a", 5: "a 1 2"},
+            {"a 1-1": 1, "a 1 2-1": 2, "a 1 3": 3, "a 4": 4, "a 1 2": 5},
+        ),
+        ({1: "background", 2: "background 1"}, {"background 1-1": 1, "background 1": 2}),
+        ({1: "ignore", 2: "ignore"}, {"ignore 1": 1, "ignore 2": 2}),
+    ],
+)
+def test_names_that_are_made_up_are_no_other_structure(tmp_path, made, labels, names):
+    cohort = create_cohort(tmp_path / "c")
+    add_volume(cohort, made, "sub-1", labels=labels)
+    (folder,) = export_cohort(cohort, "image/t2", tmp_path, "nnunet", labels=["seg/zones"], progress=False)
+    description = check_raw_data_set(folder)
+    assert description["labels"] == {"background": 0, **names}
+    assert description["mri"]["label_ids"] == {str(number): number for number in labels}
+
+
 REFUSED = {
     "no labels": ({}, ConfigError, r"--label: expected one label map, e\.g\. seg/tissue, got none"),
     "two labels": ({"labels": ["seg/a", "seg/b"]}, ConfigError, r"expected one label map.*got seg/a, seg/b"),

@@ -3,8 +3,10 @@
 The layout is that of nnU-Net's page ``documentation/dataset_format.md``; ids from 500 are free for data of one's own.
 """
 
+import itertools
 import json
 import re
+from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -142,7 +144,8 @@ def label_ids(cases: Sequence[Case], where: object) -> dict[int, str]:
     """Return the declared ids of all label maps with their names, in the order of the ids that nnU-Net gets.
 
     Names that nnU-Net gives a meaning are kept from it, or given it: a structure called ``background`` is told from the
-    background, one called ``ignore`` comes last. Names that several ids share get their id behind them.
+    background, one called ``ignore`` comes last. Names that several ids share get their id behind them, and a number
+    more where another structure is called that.
 
     Raises
     ------
@@ -156,9 +159,20 @@ def label_ids(cases: Sequence[Case], where: object) -> dict[int, str]:
             if other != entry["name"]:
                 expected, got = f"{other!r}, as in other volumes", f"{entry['name']!r} in {case.name}"
                 raise ConfigError(expected_got(f"name of label {number}", expected=expected, got=got, where=where))
-    given = list(names.values())
-    unique = {n: f"{name} {n}" if given.count(name) > 1 or name == "background" else name for n, name in names.items()}
-    return dict(sorted(unique.items(), key=lambda entry: (entry[1] == "ignore", entry[0])))
+    return dict(sorted(_distinct(names).items(), key=lambda entry: (entry[1] == "ignore", entry[0])))
+
+
+def _distinct(names: Mapping[int, str]) -> dict[int, str]:
+    """Return names of which no two are equal and none is that of the background; those that can be are kept."""
+    count = Counter(names.values())
+    distinct = {n: name for n, name in names.items() if count[name] == 1 and name != "background"}
+    taken = {*names.values(), "background"}
+    for number, name in sorted(names.items()):
+        if number not in distinct:
+            made = (f"{name} {number}" + (f"-{more}" if more else "") for more in itertools.count())
+            distinct[number] = next(one for one in made if one not in taken)
+            taken.add(distinct[number])
+    return distinct
 
 
 def _part(split: Split | None, item: ExportItem) -> str | None:
