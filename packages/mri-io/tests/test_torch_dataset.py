@@ -12,9 +12,9 @@ from torch.utils.data import DataLoader
 from mri_io import create_cohort
 from mri_io.errors import ConfigError, CorruptElementError, ElementNotFoundError, ShapeError
 from mri_io.schema import Provenance
-from mri_io.store import Split
+from mri_io.store import Split, quantise
 from mri_io.testing import flip_bit
-from mri_io.torch import SliceDataset, StepSampler, collate_slices
+from mri_io.torch import SliceDataset, StepSampler, check_device, collate_slices
 
 MADE = Provenance(method="test", package="mri-io", version="0")
 SIZES = {"sub-01": (3, 2, 10, 8), "sub-02": (2, 4, 10, 8), "sub-03": (4, 2, 12, 6), "sub-04": (2, 2, 10, 8)}
@@ -176,6 +176,40 @@ def test_dynamic_scans_are_sliced_along_slices(volume, made, rng):
     np.testing.assert_array_equal(dataset[1]["kspace"], data[:, 1])
 
 
+def test_masks_of_a_series_are_sliced_along_slices(volume, made, rng):
+    masks = rng.integers(0, 2, (5, 3, 7, 4)).astype(np.uint8)
+    data = rng.random((5, 3, 2, 7, 4)).astype(np.complex64)
+    volume.write("kspace", data, provenance=made, dims=("frame", "slice", "coil", "ky", "kx"))
+    volume.write("mask/a", masks, provenance=made, dims=("frame", "slice", "ky", "kx"))
+    dataset = SliceDataset(volume.path.parents[1], ["kspace", "mask/a"], part=None)
+    for position in range(3):
+        np.testing.assert_array_equal(dataset[position]["mask/a"], masks[:, position])
+    assert dataset.metadata[0]["shapes"] == {"kspace": (5, 2, 7, 4), "mask/a": (5, 7, 4)}
+
+
+@pytest.mark.parametrize("writable", [True, False])
+def test_embeddings_come_with_their_scales(volume, made, rng, writable):
+    embedding = rng.standard_normal((3, 4, 5, 5)).astype(np.float32) * np.array([1, 10, 100, 0.1])[:, None, None]
+    volume.write("emb/net/small", quantise(embedding), provenance=made)
+    volume.write("emb/net/half", embedding.astype(np.float16), provenance=made)
+    dataset = SliceDataset(volume.path.parents[1], ["emb/net/small", "emb/net/half"], part=None, writable=writable)
+    for position in range(3):
+        largest = np.abs(embedding[position]).max(axis=(1, 2), keepdims=True)
+        assert (np.abs(dataset[position]["emb/net/small"] - embedding[position]) <= largest / 250).all()
+        np.testing.assert_array_equal(dataset[position]["emb/net/half"], embedding[position].astype(np.float16))
+
+
+def test_partitions_of_kspace_are_no_slices_of_an_image(volume, made, rng):
+    data = rng.random((3, 2, 7, 5)).astype(np.complex64)
+    volume.write("kspace", data, provenance=made, dims=("kz", "coil", "ky", "kx"))
+    volume.write("mask/a", np.ones((3, 7, 5), np.uint8), provenance=made, dims=("kz", "ky", "kx"))
+    volume.write("recon/a", np.ones((3, 7, 5), np.float32), provenance=made, dims=("z", "y", "x"))
+    cohort = volume.path.parents[1]
+    with pytest.raises(ShapeError, match=r"expected kz of all elements or of none, got .*kz.*recon/a.*z"):
+        SliceDataset(cohort, ["kspace", "recon/a"], part=None)
+    np.testing.assert_array_equal(SliceDataset(cohort, ["kspace", "mask/a"], part=None)[2]["kspace"], data[2])
+
+
 def test_damage_is_an_error_not_a_sample(tiny):
     dataset = SliceDataset(tiny, ["kspace"])
     file = next(p for p in (tiny.volumes()[0].path / "kspace" / "data" / "c").rglob("*") if p.is_file())
@@ -310,3 +344,30 @@ def test_windows_of_the_file_instead_of_copies(tiny):
     loaded = next(iter(DataLoader(windows, **options)))
     np.testing.assert_array_equal(loaded["kspace"][0], before)
     assert loaded["kspace"].is_shared()
+
+
+def machine(monkeypatch, number):
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: number > 0)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: number)
+
+
+@pytest.mark.parametrize("scheduler", ["slurm", "slurm:4", "tcp://host:8786"])
+def test_devices_of_other_machines_are_not_looked_for_here(monkeypatch, scheduler):
+    machine(monkeypatch, 0)
+    check_device("cuda", scheduler)
+    check_device("cuda:3", scheduler)
+    with pytest.raises(ConfigError, match="device: expected cpu, cuda"):
+        check_device("tpu", scheduler)
+
+
+@pytest.mark.parametrize("scheduler", ["sync", "local", "local:2"])
+def test_devices_of_this_machine_are_counted(monkeypatch, scheduler):
+    machine(monkeypatch, 2)
+    for device in ("cpu", "cuda", "cuda:0", "cuda:1"):
+        check_device(device, scheduler)
+    with pytest.raises(ConfigError, match="device: expected cuda:0 to cuda:1 on this machine, got cuda:7"):
+        check_device("cuda:7", scheduler)
+    machine(monkeypatch, 0)
+    check_device("cpu", scheduler)
+    with pytest.raises(ConfigError, match="PyTorch finds no CUDA device on this machine"):
+        check_device("cuda", scheduler)

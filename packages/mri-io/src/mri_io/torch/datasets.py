@@ -12,6 +12,7 @@ from mri_io.errors import ElementNotFoundError, ShapeError, expected_got
 from mri_io.schema.elements import DATA
 from mri_io.store.cohort import Cohort, open_cohort
 from mri_io.store.element import Element, mask_array
+from mri_io.store.embeddings import read_embedding
 from mri_io.store.remote.paths import AnyPath
 
 __all__ = ["SliceDataset", "collate_slices"]
@@ -22,9 +23,9 @@ Transform = Callable[[dict[str, Any], np.random.Generator], Any]
 class SliceDataset(Dataset[Any]):
     """Slices of chosen elements as dictionaries of numpy arrays.
 
-    A sample has one entry per element path, without the slice dimension (masks as `mask_array` gives them), and
-    ``volume_id``, ``subject_id`` and ``slice``. Volumes may differ in matrix size and number of coils. Elements are
-    opened on first use in each process, so that workers started by any method are safe.
+    A sample has one entry per element path, without the slice dimension (masks as `mask_array` gives them, embeddings
+    as `read_embedding` does), and ``volume_id``, ``subject_id`` and ``slice``. Volumes may differ in matrix size and
+    number of coils. Elements are opened on first use in each process, so that workers started by any method are safe.
 
     Parameters
     ----------
@@ -51,7 +52,8 @@ class SliceDataset(Dataset[Any]):
     ElementNotFoundError
         When a volume lacks an element, naming all such volumes, or nothing is chosen.
     ShapeError
-        When the elements of a volume have different numbers of slices.
+        When the elements of a volume have different numbers of slices, or some count partitions ``kz`` of k-space and
+        others slices of images, which a Fourier transform parts.
     """
 
     def __init__(
@@ -87,14 +89,9 @@ class SliceDataset(Dataset[Any]):
                     raise ShapeError(
                         f"{volume.path}: {path}: has several arrays; a sample takes elements of one array."
                     )
-            lengths = {path: e.shape[axis] for path, e in parts.items() if (axis := _slice_axis(e)) is not None}
-            if len(set(lengths.values())) > 1:
-                raise ShapeError(
-                    expected_got("slices", expected="one number for all elements", got=lengths, where=volume.path)
-                )
+            count = _slice_count(parts, volume.path)
             shapes = {path: _sample_shape(e) for path, e in parts.items()}
             self.metadata.append({"volume_id": volume.id, "subject_id": volume.subject_id, "shapes": shapes})
-            count = next(iter(lengths.values()), 0)
             self._items += [(number, s) for s in range(count) if _is_chosen(slices, volume.id, s, count)]
         if not self._items:
             raise ElementNotFoundError(f"{self.path}: no slices chosen (split {split!r}, part {part!r}).")
@@ -130,14 +127,15 @@ class SliceDataset(Dataset[Any]):
     def _read(self, number: int, path: str, position: int) -> np.ndarray:
         element = self._element(number, path)
         axis = _slice_axis(element)
-        if element.type != "mask":
-            index = ... if axis is None else (*[slice(None)] * axis, position)
-            return element[index] if self.writable else element.view(index)
-        key = (number, path)
-        if key not in self._small:
-            self._small[key] = mask_array(element)
-        mask = self._small[key]
-        return (mask if axis is None else mask[position]).copy()
+        index: Any = ... if axis is None else (*[slice(None)] * axis, position)
+        if element.type == "mask":
+            key = (number, path)
+            if key not in self._small:
+                self._small[key] = mask_array(element)
+            return self._small[key][index].copy()
+        if "scales" in element.arrays:
+            return read_embedding(element, index)
+        return element[index] if self.writable else element.view(index)
 
     def __getitem__(self, key: int | tuple[int, int]) -> Any:
         """Return a sample; with ``(index, draw)`` the transform's random numbers are those of that draw."""
@@ -157,10 +155,25 @@ def _slice_axis(element: Element) -> int | None:
     return next((axis for axis, name in enumerate(element.dims) if name in ("slice", "z", "kz")), None)
 
 
+def _slice_count(parts: Mapping[str, Element], where: AnyPath) -> int:
+    """Return the number of slices of a volume's elements, none where all are of the whole volume."""
+    counted = {path: (e.dims[axis], e.shape[axis]) for path, e in parts.items() if (axis := _slice_axis(e)) is not None}
+    names = {path: name for path, (name, _) in counted.items()}
+    if "kz" in names.values() and set(names.values()) != {"kz"}:
+        fix = "Partition kz of k-space is no slice of an image: leave out the elements of one kind."
+        raise ShapeError(
+            expected_got(
+                "dimension of slices", expected="kz of all elements or of none", got=names, where=where, fix=fix
+            )
+        )
+    lengths = {path: length for path, (_, length) in counted.items()}
+    if len(set(lengths.values())) > 1:
+        raise ShapeError(expected_got("slices", expected="one number for all elements", got=lengths, where=where))
+    return next(iter(lengths.values()), 0)
+
+
 def _sample_shape(element: Element) -> tuple[int, ...]:
     axis = _slice_axis(element)
-    if element.type == "mask":
-        return element.shape if axis is None else element.shape[1:]
     return element.shape if axis is None else element.shape[:axis] + element.shape[axis + 1 :]
 
 
