@@ -32,7 +32,7 @@ def run(folder: Path, *, seed: int, number: int = 3) -> Iterator[Row]:
         mounted = shutil.which("unshare") is not None
         if mounted:
             done = subprocess.run([*namespace, *outside, str(disk), str(room)], capture_output=True, text=True)
-            mounted = done.returncode != 77
+            mounted = done.returncode != 77 and "unshare" not in done.stderr.partition(":")[0]
         if mounted:
             defects = [line for line in done.stdout.splitlines() if line.startswith("DEFECT")]
             defects += [] if done.returncode == 0 else [done.stderr[-2000:]]

@@ -3,6 +3,7 @@
 import contextlib
 import os
 import random
+import re
 import resource
 import select
 import shutil
@@ -11,6 +12,7 @@ import time
 from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
+from unittest.mock import patch
 
 from tools.faults.inputs import INPUTS, Input
 from tools.faults.kills import Row, fork
@@ -18,10 +20,12 @@ from tools.faults.kills import Row, fork
 from mri_io import verify
 from mri_io.convert import convert
 from mri_io.errors import MriError
-from mri_io.formats import ReadOptions
+from mri_io.formats import ReadOptions, isolation
 
 SECONDS, MEMORY = 20, 2 * 2**30
 """What one input may take at most."""
+_FOREIGN = re.compile(r"[A-Za-z_.]+(Error|Exception|Warning): ")
+"""How the runner tells of errors that are none of ours: with their class."""
 
 
 def mutate(data: bytes, rng: random.Random) -> bytes:
@@ -61,10 +65,10 @@ def run(folder: Path, *, seed: int, number: int = 1000) -> Iterator[Row]:
     """Damage a valid file of each binary format `number` times and convert each."""
     memory = Path("/dev/shm")
     base = memory / folder.name if memory.is_dir() and os.access(memory, os.W_OK) else folder
-    os.fsync = lambda descriptor: None  # what is written here is thrown away at once
     try:
-        for name, source in INPUTS.items():
-            yield _fuzz(name, source, base / name, number, seed)
+        with patch("os.fsync", lambda descriptor: None):  # what is written here is thrown away at once
+            for name, source in INPUTS.items():
+                yield _fuzz(name, source, base / name, number, seed)
     finally:
         shutil.rmtree(base, ignore_errors=True)
 
@@ -117,6 +121,7 @@ def _fuzz(name: str, source: Input, folder: Path, number: int, seed: int) -> Row
 def _try_from(start: int, source: Input, folder: Path, number: int, seed: int, pipe: int) -> None:
     """Convert the inputs from a number on; write a line about each."""
     os.dup2(os.open(os.devnull, os.O_WRONLY), 2)
+    isolation.PATIENCE_S = SECONDS / 4
     pages = int(Path("/proc/self/statm").read_text().split()[0]) if Path("/proc/self/statm").exists() else 0
     if pages:
         resource.setrlimit(resource.RLIMIT_AS, (pages * resource.getpagesize() + MEMORY,) * 2)
@@ -140,12 +145,9 @@ def _convert(source: Path, cohort: Path, options: ReadOptions) -> str:
     try:
         summary = convert([source], cohort, options=options, progress=False)
         for failure in summary.failures:
-            kind = failure.traceback.rstrip().splitlines()[-1] if failure.traceback else failure.error
-            lines = [line for line in failure.traceback.splitlines() if line and line[0] not in " \t"]
-            kind = lines[-1] if lines else kind
-            if not any(line.startswith("mri_") for line in lines):
-                return f"foreign error: {kind[:300]}"
-        if len(summary.failures) == 0 and not verify(cohort).ok:
+            if _FOREIGN.match(failure.error):
+                return f"foreign error: {failure.error[:300]}"
+        if not verify(cohort).ok:
             return f"damage: {verify(cohort).problems[0].message[:300]}"
         return "error" if summary.failures else "volume"
     except MriError:

@@ -5,6 +5,7 @@ import re
 import signal
 import subprocess
 import sys
+import threading
 import time
 
 import numpy as np
@@ -12,8 +13,8 @@ import pytest
 
 from mri_io import open_cohort, verify
 from mri_io.convert import convert
-from mri_io.errors import FormatError
-from mri_io.formats import find_items, find_sources, get_format, isolation
+from mri_io.errors import FormatError, StoreError
+from mri_io.formats import Format, find_items, find_sources, get_format, isolation
 from mri_io.testing.raw_files import random_kspace, write_fastmri
 
 SCRIPTED = '''
@@ -148,7 +149,9 @@ def test_crash_and_hang_are_failures_of_one_file(scripted, tmp_path, monkeypatch
     assert time.monotonic() - start < 60
     (failure,) = summary.failures
     what = r"crashed \(signal 11\)" if action == "crash" else "did not answer for 2 s"
-    assert f"{folder / 'bad.scripted'}: the library that reads it" in failure.error
+    assert "most recent call first" in failure.traceback or action == "crash"  # where the library hung
+    assert failure.error.startswith(f"{folder / 'bad.scripted'}: ")
+    assert ": the library that reads it " in failure.error
     assert re.search(what, failure.error)
     assert summary.count("done") == 2
     for volume in open_cohort(tmp_path / "c").volumes():
@@ -204,3 +207,43 @@ def test_the_child_ends_with_its_parent(tmp_path):
             return
         time.sleep(0.1)
     pytest.fail("the child lives on")
+
+
+def test_every_method_is_passed_on():
+    """Else a method with a default in `Format` would hide that of the reader."""
+    methods = {name for name, member in vars(Format).items() if callable(member) and not name.startswith("_")}
+    assert methods <= vars(isolation._Isolated).keys()
+
+
+def test_what_hdf5_reads_is_fragile(tmp_path):
+    file = write_fastmri(tmp_path / "a.h5", random_kspace((1, 2, 8, 6)))
+    for name in ("fastmri", "ismrmrd", "ocmr", "stanford-knees", "cc359", "skm-tea", "hdf5"):
+        assert get_format(name).is_fragile(file)
+        assert get_format(name).is_fragile(tmp_path)
+        assert not get_format(name).is_fragile(tmp_path / "none")
+    matlab = tmp_path / "a.mat"
+    matlab.write_bytes(b"MATLAB 7.3".ljust(512) + b"\x89HDF\r\n\x1a\n")
+    assert get_format("arrays").is_fragile(matlab)
+
+
+def test_no_room_to_share_blocks_is_said(scripted, tmp_path, monkeypatch):
+    monkeypatch.setattr(isolation.os, "posix_fallocate", full, raising=False)
+    with pytest.raises(StoreError, match=r"no room for a block of 5 MB\. Free space there"):
+        isolation._shared_file(5_000_000)
+    assert not list(tmp_path.glob(f"mri-io-{os.getpid()}-*"))
+
+
+def full(descriptor, offset, size):
+    raise OSError(28, "No space left on device")
+
+
+@pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGBUS])
+def test_a_child_that_is_killed_wants_memory(scripted, tmp_path, number):
+    folder = scripted("hang", "read")
+    (item,) = find_items([folder])
+    child = get_format("scripted", isolate=True).memory(item)
+    timer = threading.Timer(0.5, os.kill, (child, number))
+    timer.start()
+    with pytest.raises(FormatError, match=rf"was killed \(signal {number}\), most likely for want of memory"):
+        get_format("scripted", isolate=True).read(item)
+    timer.join()

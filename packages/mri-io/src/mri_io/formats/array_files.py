@@ -7,6 +7,7 @@ from mri_io.errors import FormatError, expected_got
 from mri_io.formats.array_files_axes import AXES, elements_of
 from mri_io.formats.array_files_sources import ArraySource, is_array_file, open_array, unpacked_bytes
 from mri_io.formats.base import Format, Identity, RawVolume, SourceItem, identify
+from mri_io.formats.hdf5 import holds_hdf5
 from mri_io.formats.names import bids_suffix
 
 __all__ = ["ArrayFilesFormat"]
@@ -27,6 +28,10 @@ class ArrayFilesFormat(Format):
     def sniff(self, path: Path) -> bool:
         """Whether the file starts as NumPy's or MATLAB's do."""
         return is_array_file(path)
+
+    def is_fragile(self, path: Path) -> bool:
+        """Whether it is a MATLAB file that the HDF5 library reads."""
+        return holds_hdf5(path)
 
     def identify(self, item: SourceItem) -> Identity:
         """Return the identity after the file's name: arrays know no patient."""

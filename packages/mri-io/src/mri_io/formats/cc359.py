@@ -13,9 +13,9 @@ import h5py
 import numpy as np
 
 from mri_io.errors import FormatError, expected_got
-from mri_io.formats.base import Format, Identity, RawElement, RawVolume, SourceItem, identify
+from mri_io.formats.base import Identity, RawElement, RawVolume, SourceItem, identify
 from mri_io.formats.centring import Centring
-from mri_io.formats.hdf5 import hdf5_layout, open_hdf5, rows_at_once, stored_array
+from mri_io.formats.hdf5 import Hdf5Based, hdf5_layout, open_hdf5, rows_at_once, stored_array
 from mri_io.schema.attributes import Header
 
 __all__ = ["Cc359Format"]
@@ -26,7 +26,7 @@ _LOOKED_AT = 5
 """Slices from which the convention of k-space is found."""
 
 
-class Cc359Format(Format):
+class Cc359Format(Hdf5Based):
     """Volumes of the Calgary-Campinas set, 12 or 32 coils, fully sampled or undersampled, with the set's masks."""
 
     name = "cc359"

@@ -50,8 +50,8 @@ def holds_hdf5(path: Path) -> bool:
     """Whether a file is HDF5, also one of MATLAB behind a text of its own, or a folder may hold some; by names only."""
     if path.is_dir():
         return any(next(path.glob(f"{below}*{ending}"), None) for ending in _ENDINGS for below in ("", "*/"))
-    if is_hdf5(path):
-        return True
+    if is_hdf5(path) or not path.is_file():
+        return path.is_file()
     with path.open("rb") as file:
         file.seek(_USER_BLOCK)
         return file.read(8) == _MAGIC

@@ -13,12 +13,13 @@ import mmap
 import os
 import pickle
 import select
+import signal
 import struct
 import subprocess
 import sys
 import tempfile
 import traceback
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
@@ -26,22 +27,26 @@ from typing import IO, Any
 
 import numpy as np
 
-from mri_io.errors import FormatError
+from mri_io.errors import FormatError, StoreError
 from mri_io.formats.base import Format, Identity, RawVolume, SourceItem
 
 __all__ = ["PATIENCE_S", "isolated"]
 
-PATIENCE_S = 120.0
-"""How long the child may work on one request: to look at a file, or to read one block."""
+PATIENCE_S = float(os.environ.get("MRI_IO_PATIENCE_S", "120"))
+"""How long the child may work on one request, to look at a file or to read one block, beside the time that reading the
+whole file takes at `SLOWEST_BYTES_PER_S`."""
+SLOWEST_BYTES_PER_S = 10e6
 STARTED_WITHIN_S = 120.0
+_PREFIX = "mri-io-"
 _LENGTH = struct.Struct("<Q")
 _MARGIN_S = 5.0
 _SLOTS = 2
+_MOST_WORDS = 4000
 
 
 def isolated(reader: Format) -> Format:
     """Return a reader that does in a child process whatever its `Format.is_fragile` says so of."""
-    return reader if isinstance(reader, _Isolated) else _Isolated(reader)
+    return reader if isinstance(reader, _Isolated) or _Service.running else _Isolated(reader)
 
 
 class _Isolated(Format):
@@ -52,35 +57,45 @@ class _Isolated(Format):
         for attribute in ("name", "summary", "options", "options_when_named"):
             setattr(self, attribute, getattr(reader, attribute))
 
-    def _call(self, method: str, path: Path, argument: Any) -> Any:
-        if not self._reader.is_fragile(path):
+    def _is_fragile(self, files: Sequence[Path]) -> bool:
+        return any(map(self._reader.is_fragile, files))
+
+    def _call(self, method: str, path: Path, files: Sequence[Path], argument: Any) -> Any:
+        if not self._is_fragile(files):
             return getattr(self._reader, method)(argument)
-        return _child().ask(path, (self.name, method, argument))
+        return _child().ask(path, _patience(files), (self.name, method, argument))
 
     def sniff(self, path: Path) -> bool:
-        return bool(self._call("sniff", path, path))
+        return bool(self._call("sniff", path, [path], path))
 
     def find(self, path: Path) -> list[SourceItem]:
-        found: list[SourceItem] = self._call("find", path, path)
+        found: list[SourceItem] = self._call("find", path, [path], path)
         return found
 
     def gather(self, items: Sequence[SourceItem]) -> list[SourceItem]:
         return self._reader.gather(items)
 
     def identify(self, item: SourceItem) -> Identity:
-        found: Identity = self._call("identify", item.path, item)
+        found: Identity = self._call("identify", item.path, _files(item), item)
         return found
 
     def memory(self, item: SourceItem) -> int:
-        return int(self._call("memory", item.path, item))
+        return int(self._call("memory", item.path, _files(item), item))
+
+    def split_of(self, item: SourceItem) -> Mapping[str, str] | None:
+        return self._reader.split_of(item)
+
+    def is_fragile(self, path: Path) -> bool:
+        return self._reader.is_fragile(path)
 
     def read(self, item: SourceItem) -> RawVolume:
-        if not self._reader.is_fragile(item.path):
+        files = _files(item)
+        if not self._is_fragile(files):
             return self._reader.read(item)
-        child = _child()
-        key, raw = child.ask(item.path, (self.name, "read", item))
+        child, patience_s = _child(), _patience(files)
+        key, raw = child.ask(item.path, patience_s, (self.name, "read", item))
         elements = [
-            replace(element, blocks=lambda number=number: child.blocks(item.path, key, number))
+            replace(element, blocks=lambda number=number: child.blocks(item.path, patience_s, key, number))
             for number, element in enumerate(raw.elements)
         ]
         return replace(raw, elements=tuple(elements))
@@ -88,6 +103,16 @@ class _Isolated(Format):
     def __getattr__(self, name: str) -> Any:
         # What a reader has beyond the interface, and what is added to the interface.
         return getattr(self._reader, name)
+
+
+def _files(item: SourceItem) -> list[Path]:
+    return [item.path, *item.files]
+
+
+def _patience(files: Sequence[Path]) -> float:
+    """Return how long a request about files may take: some readers read all of them for an answer."""
+    size = sum(path.stat().st_size for path in set(files) if path.is_file())
+    return PATIENCE_S + size / SLOWEST_BYTES_PER_S
 
 
 _processes: dict[int, "_Child"] = {}
@@ -107,12 +132,13 @@ class _Child:
     def __init__(self) -> None:
         # The module search path of this process may have been changed; plug-ins must be found there, too.
         code = "import json, sys; sys.path[:] = json.loads(sys.argv[1]); from mri_io.formats import isolation; "
-        command = [sys.executable, "-c", code + "isolation.serve(float(sys.argv[2]))", json.dumps(sys.path)]
+        self._said = tempfile.TemporaryFile()  # noqa: SIM115  (closed with the child)
+        self._last_words = ""
         self._process = subprocess.Popen(
-            [*command, str(PATIENCE_S)],
+            [sys.executable, "-c", code + "isolation.serve()", json.dumps(sys.path)],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
-            stderr=subprocess.DEVNULL,
+            stderr=self._said,
             start_new_session=True,  # the terminal's interrupt is for this process, which ends the child
         )
         self._slots: list[mmap.mmap | None] = [None] * _SLOTS
@@ -126,15 +152,21 @@ class _Child:
         return self._process.poll() is None and not self._waiting
 
     def end(self) -> None:
-        """Kill it."""
+        """Kill it, and remove what it made and nobody took."""
         atexit.unregister(self.end)
         self._process.kill()
         self._process.wait()
-        for stream in (self._process.stdin, self._process.stdout):
+        if not self._said.closed:
+            self._said.seek(0)
+            self._last_words = self._said.read().decode(errors="replace")[-_MOST_WORDS:]
+        for stream in (self._process.stdin, self._process.stdout, self._said):
             with suppress(OSError, AttributeError):
                 stream.close()  # type: ignore[union-attr]
+        for folder in _shared_folders():
+            for left in Path(folder).glob(f"{_PREFIX}{self._process.pid}-*"):
+                left.unlink(missing_ok=True)
 
-    def ask(self, path: Path, request: Any) -> Any:
+    def ask(self, path: Path, patience_s: float, request: Any) -> Any:
         """Return the answer to a request; raise what it raised there.
 
         Raises
@@ -143,19 +175,13 @@ class _Child:
             When the child dies or does not answer; `path` is what it was working on.
         """
         try:
-            self._send(request)
-            answer = self._receive(PATIENCE_S + _MARGIN_S)
+            self._send((patience_s, request))
+            answer = self._receive(patience_s + _MARGIN_S)
         except (EOFError, BrokenPipeError, ConnectionError, TimeoutError) as error:
             self.end()
-            code = self._process.returncode
-            if isinstance(error, TimeoutError) or code == 1:  # the watchdog of the child itself
-                what = f"did not answer for {PATIENCE_S:g} s"
-            else:
-                what = f"crashed ({f'signal {-code}' if code < 0 else f'exit status {code}'})"
-            raise FormatError(
-                f"{path}: the library that reads it {what}: the file is damaged, or the disk does not answer. "
-                "Copy it again from its source, or leave it out."
-            ) from None
+            failure = FormatError(f"{path}: {_what_ended(self._process.returncode, error, patience_s)}")
+            failure.add_note(self._last_words)
+            raise failure from None
         except BaseException:
             self.end()  # what it would answer belongs to nobody
             raise
@@ -163,10 +189,10 @@ class _Child:
             answer.again()
         return answer
 
-    def blocks(self, path: Path, key: int, number: int) -> Iterator[np.ndarray]:
+    def blocks(self, path: Path, patience_s: float, key: int, number: int) -> Iterator[np.ndarray]:
         """Yield the blocks of an element of the volume that was read last; each is there until the next but one."""
         for turn in range(sys.maxsize):
-            answer = self.ask(path, ("", "block", (key, number, turn % _SLOTS)))
+            answer = self.ask(path, patience_s, ("", "block", (key, number, turn % _SLOTS)))
             if answer is None:
                 return
             shape, dtype, file = answer
@@ -189,6 +215,25 @@ class _Child:
         answer = _read(stream)
         self._waiting = False
         return answer
+
+
+def _what_ended(code: int, error: Exception, patience_s: float) -> str:
+    """Return why there was no answer, and what to do."""
+    if isinstance(error, TimeoutError) or code == 1:  # the watchdog of the child itself
+        return (
+            f"the library that reads it did not answer for {patience_s:.0f} s: the file is damaged, or the disk very "
+            "slow. Copy it again from its source, leave it out, or set MRI_IO_PATIENCE_S to more seconds."
+        )
+    ended = f"signal {-code}" if code < 0 else f"exit status {code}"
+    if code in (-signal.SIGKILL, -signal.SIGBUS):
+        return (
+            f"the process that reads it was killed ({ended}), most likely for want of memory. Use fewer workers "
+            "(--scheduler local:1) or a machine with more memory."
+        )
+    return (
+        f"the library that reads it crashed ({ended}): the file is damaged. Copy it again from its source, or leave "
+        "it out."
+    )
 
 
 class _Raised:
@@ -221,17 +266,18 @@ def _read(stream: IO[bytes]) -> Any:
     return pickle.loads(data)
 
 
-def serve(patience_s: float) -> None:
+def serve() -> None:
     """Answer requests until the input ends; the body of the child."""
     from mri_io.formats import format_names
 
     source, answers = sys.stdin.buffer, os.fdopen(os.dup(1), "wb")
     os.dup2(2, 1)  # what libraries print does not get between the answers
+    _Service.running = True
     service = _Service()
     _write(answers, format_names())  # which imports the readers
     while True:
         try:
-            name, method, argument = _read(source)
+            patience_s, (name, method, argument) = _read(source)
         except EOFError:
             return
         # A C thread ends this process when it hangs, even while a library keeps Python waiting and the parent is gone.
@@ -249,6 +295,9 @@ def serve(patience_s: float) -> None:
 
 class _Service:
     """What the child does."""
+
+    running = False
+    """Whether this process is a child: readers then work in it."""
 
     def __init__(self) -> None:
         self._key = 0
@@ -317,12 +366,28 @@ def _nothing() -> Iterator[np.ndarray]:
     return iter(())
 
 
+def _shared_folders() -> list[str]:
+    """Return where files may be that two processes share: in memory where the system has such a place."""
+    return [*(["/dev/shm"] if os.access("/dev/shm", os.W_OK) else []), tempfile.gettempdir()]
+
+
 def _shared_file(size: int) -> tuple[str, mmap.mmap]:
-    """Return a new file in memory, where the system has such a place, and its mapping."""
-    memory = "/dev/shm" if os.access("/dev/shm", os.W_OK) else None
-    descriptor, name = tempfile.mkstemp(prefix="mri-io-", dir=memory)
-    try:
-        os.ftruncate(descriptor, size)
-        return name, mmap.mmap(descriptor, size)
-    finally:
-        os.close(descriptor)
+    """Return a new file and its mapping, all of it there: a page that is not when it is written to kills the process.
+
+    Raises
+    ------
+    StoreError
+        When no place has room.
+    """
+    for folder in _shared_folders():
+        descriptor, name = tempfile.mkstemp(prefix=f"{_PREFIX}{os.getpid()}-", dir=folder)
+        try:
+            os.posix_fallocate(descriptor, 0, size) if hasattr(os, "posix_fallocate") else os.ftruncate(
+                descriptor, size
+            )
+            return name, mmap.mmap(descriptor, size)
+        except OSError:
+            Path(name).unlink()
+        finally:
+            os.close(descriptor)
+    raise StoreError(f"{', '.join(_shared_folders())}: no room for a block of {size / 1e6:.0f} MB. Free space there.")

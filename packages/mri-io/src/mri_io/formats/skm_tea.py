@@ -19,8 +19,8 @@ import numpy as np
 from nibabel.filebasedimages import ImageFileError
 
 from mri_io.errors import FormatError, expected_got
-from mri_io.formats.base import Format, Identity, RawElement, RawVolume, SourceItem, identify
-from mri_io.formats.hdf5 import hdf5_layout, open_hdf5, rows_at_once, stored_array
+from mri_io.formats.base import Identity, RawElement, RawVolume, SourceItem, identify
+from mri_io.formats.hdf5 import Hdf5Based, hdf5_layout, open_hdf5, rows_at_once, stored_array
 from mri_io.formats.skm_tea_annotations import Scan, read_scans
 from mri_io.schema.attributes import Header
 
@@ -43,7 +43,7 @@ TISSUES: Mapping[int, str] = {
 """Label ids of the set, in the order of its DATASET.md."""
 
 
-class SkmTeaFormat(Format):
+class SkmTeaFormat(Hdf5Based):
     """Scans of SKM-TEA: k-space, coil maps, target images, masks, tissues, and the set's own split ``skm-tea``."""
 
     name = "skm-tea"
