@@ -81,6 +81,8 @@ def image_of(path):
 
 def message(path):
     (item,) = find_items([path])
+    if item.problem:
+        return item.problem
     with pytest.raises(FormatError) as error:
         read_item(item)
     return str(error.value)
@@ -623,6 +625,99 @@ def test_flipped_bytes_give_format_errors_or_an_image(tmp_path):
                     read_item(item)
                 except FormatError:
                     pass
+
+
+# Damage and anonymisation within a series
+
+
+@pytest.mark.parametrize("instance", ["", "2.25.1"])
+def test_instances_that_are_not_named_apart_are_slices(tmp_path, instance):
+    files = write_series(tmp_path, numbers(), AXIAL, tags={"SOPInstanceUID": instance})
+    (tmp_path / "copy.dcm").write_bytes(files[2].read_bytes())
+    element, found = image_of(tmp_path)
+    np.testing.assert_array_equal(found, numbers())
+    np.testing.assert_allclose(element.affine, AXIAL, atol=1e-5)
+
+
+def test_frames_without_instance_are_told_apart_by_time(tmp_path):
+    for time in range(3):
+        tags = {"TemporalPositionIdentifier": time + 1, "SOPInstanceUID": ""}
+        write_series(tmp_path, numbers(seed=time), AXIAL, prefix=f"{time}", tags=tags)
+    element, found = image_of(tmp_path)
+    assert element.dims == ("frame", "slice", "y", "x")
+    np.testing.assert_array_equal(found, [numbers(seed=time) for time in range(3)])
+
+
+@pytest.mark.parametrize("value", ["1e400", "-1e400", "1e300"])
+@pytest.mark.parametrize("element", [b"position", b"spacing"])
+@pytest.mark.parametrize("kind", ["classic", "enhanced"])
+def test_geometry_that_is_not_finite_is_refused(tmp_path, value, element, kind):
+    path, position = tmp_path / "a.dcm", "123.456"
+    if kind == "enhanced":
+        write_enhanced(path, numbers((1, 1, *SHAPE)), AXIAL)
+        dataset = pydicom.dcmread(path)
+        groups = dataset.PerFrameFunctionalGroupsSequence[2]
+        shared = dataset.SharedFunctionalGroupsSequence[0]
+        place = next(g.PlanePositionSequence[0] for g in (groups, shared) if "PlanePositionSequence" in g)
+        measures = next(g.PixelMeasuresSequence[0] for g in (groups, shared) if "PixelMeasuresSequence" in g)
+    else:
+        path = write_series(tmp_path, numbers((3, 6, 7)), AXIAL)[1]
+        dataset = place = measures = pydicom.dcmread(path)
+    if element == b"position":
+        place.ImagePositionPatient = [1, position, 2]
+    else:
+        measures.PixelSpacing = [1, position]
+    dataset.save_as(path)
+    content = path.read_bytes()
+    assert content.count(position.encode()) == 1
+    path.write_bytes(content.replace(position.encode(), value.rjust(len(position)).encode()))
+    items = find_items([tmp_path])
+    problems = [item.problem for item in items if item.problem]
+    assert len(problems) == 1
+    assert re.search(r"geometry.*: expected numbers up to 1e\+06 mm, got", problems[0])
+    assert not [item for item in items if not item.problem and not _fails(item)]
+
+
+def damage(path, how):
+    content = bytearray(path.read_bytes())
+    behind = 144 + int.from_bytes(content[140:144], "little")
+    if how == "overwritten":
+        content[behind : behind + 300] = bytes([0xA5]) * 300
+    elif how == "zeroed":
+        content[behind:] = bytes(len(content) - behind)
+    elif how == "cut":
+        del content[behind + 40 :]
+    else:  # behind the series' UID and before the matrix
+        del content[content.index(b"\x20\x00\x32\x00") :]
+    path.write_bytes(bytes(content))
+
+
+@pytest.mark.parametrize("how", ["overwritten", "zeroed", "cut", "cut late"])
+@pytest.mark.parametrize("last", [0, 3])
+def test_a_series_with_a_damaged_file_is_held_back(tmp_path, how, last):
+    files = write_series(tmp_path / "in" / "a", numbers((4, 6, 7)), AXIAL)
+    write_series(tmp_path / "in" / "b", numbers(), AXIAL, series="other")
+    damage(files[last], how)
+    summary = convert([tmp_path / "in"], tmp_path / "c", progress=False)
+    (volume,) = open_cohort(tmp_path / "c").volumes()
+    np.testing.assert_array_equal(volume["image/t2"].numpy(), numbers())
+    first, second = sorted((failure.error for failure in summary.failures), key=lambda text: "series:" in text)
+    assert re.search("damaged|truncated", first)
+    assert f"got {files[last].name}, which is damaged and may be one of its slices" in second
+
+
+def test_only_the_series_that_a_damaged_file_names_is_held_back(tmp_path):
+    files = write_series(tmp_path, numbers((4, 6, 7)), AXIAL)
+    write_series(tmp_path, numbers(), AXIAL, series="other", prefix="B")
+    write_enhanced(tmp_path / "c.dcm", numbers((1, 1, *SHAPE), seed=2), AXIAL)
+    damage(files[3], "cut late")
+    assert sorted(_outcome(item) for item in find_items([tmp_path])) == ["read", "read", "refused", "refused"]
+    damage(files[3], "zeroed")
+    assert sorted(_outcome(item) for item in find_items([tmp_path])) == ["read", "refused", "refused", "refused"]
+
+
+def _outcome(item):
+    return "refused" if item.problem or (item.options["refused"] and _fails(item)) else "read"
 
 
 # Segmentations

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from mri_io.errors import FormatError, expected_got
-from mri_io.formats.dicom.planes import Contrast, Plane, image_kind, number, numbers, type_key, vector
+from mri_io.formats.dicom.planes import Contrast, Plane, check_geometry, image_kind, number, numbers, type_key, vector
 
 __all__ = ["FUNCTIONAL_GROUPS", "enhanced_planes"]
 
@@ -49,9 +49,8 @@ def _plane(path: Path, index: int, dataset: Any, groups: _Groups, others: list[i
     position = numbers(groups["PlanePositionSequence"], "ImagePositionPatient")
     orientation = numbers(groups["PlaneOrientationSequence"], "ImageOrientationPatient")
     spacing = numbers(measures, "PixelSpacing")
-    if len(position) != 3 or len(orientation) != 6 or len(spacing) != 2 or min(spacing) <= 0:
-        wanted = "image position, image orientation and pixel spacing"
-        raise FormatError(expected_got(f"geometry of frame {index + 1}", expected=wanted, got="not all of them"))
+    step = number(measures, "SpacingBetweenSlices") or number(measures, "SliceThickness")
+    check_geometry(f"geometry of frame {index + 1}", position, orientation, spacing, step)
     kinds, scaling = groups["MRImageFrameTypeSequence"], groups["PixelValueTransformationSequence"]
     types = tuple(str(v) for v in kinds.get("FrameType") or dataset.get("ImageType") or ())
     kind = image_kind(types, str(kinds.get("ComplexImageComponent", "") or ""))
@@ -64,7 +63,7 @@ def _plane(path: Path, index: int, dataset: Any, groups: _Groups, others: list[i
         orientation=orientation,
         position=vector(position),
         spacing=(spacing[0], spacing[1]),
-        step=abs(number(measures, "SpacingBetweenSlices") or number(measures, "SliceThickness") or 0.0),
+        step=abs(step or 0.0),
         kind=kind,
         type=(*type_key(types), kind, str(content.get("StackID", ""))),
         contrast=_contrast(groups),

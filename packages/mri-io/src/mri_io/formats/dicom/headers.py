@@ -10,7 +10,19 @@ from mri_io.errors import FormatError, expected_got
 from mri_io.formats.base import import_extra
 from mri_io.formats.dicom.enhanced import FUNCTIONAL_GROUPS, enhanced_planes
 from mri_io.formats.dicom.mosaic import CSA, is_mosaic, mosaic_planes
-from mri_io.formats.dicom.planes import Contrast, Plane, Scan, Vector, image_kind, number, numbers, type_key, vector
+from mri_io.formats.dicom.planes import (
+    Contrast,
+    DamagedHeaderError,
+    Plane,
+    Scan,
+    Vector,
+    check_geometry,
+    image_kind,
+    number,
+    numbers,
+    type_key,
+    vector,
+)
 from mri_io.formats.dicom.quiet import EXTRA, quietly
 
 __all__ = ["SEGMENTATION", "read_dataset", "scan_file"]
@@ -91,21 +103,40 @@ def _check_deflated(path: Path) -> None:
 
 
 def scan_file(path: Path) -> Scan:
-    """Return what a file holds; FormatError when its header is damaged."""
+    """Return what a file holds, or why it cannot be read."""
     with quietly():
-        dataset = read_dataset(path, _TAGS)
+        try:
+            dataset = read_dataset(path, _TAGS)
+        except FormatError as error:
+            return Scan(path, "", damaged=str(error))
+        except OSError as error:
+            return Scan(path, "", damaged=f"{path}: cannot be read: {error.strerror or error}.")
         series, syntax = str(dataset.get("SeriesInstanceUID", "")), str(dataset.file_meta.TransferSyntaxUID)
         try:
+            _check_whole(dataset)
             if str(dataset.get("SOPClassUID", "")) in SEGMENTATION:
                 return Scan(path, series, segmented=_segmented(dataset), syntax=syntax)
             refused = _refusal(dataset)
             if refused:
                 return Scan(path, series, refused=refused)
             return Scan(path, series, _planes(path, dataset), syntax=syntax)
+        except DamagedHeaderError as error:
+            return Scan(path, series, damaged=f"{path}: {error}")
         except FormatError as error:
             return Scan(path, series, refused=str(error))
         except Exception as error:  # pydicom has many
-            raise FormatError(f"{path}: the DICOM header is damaged ({type(error).__name__}).") from None
+            return Scan(path, series, damaged=f"{path}: the DICOM header is damaged ({type(error).__name__}).")
+
+
+def _check_whole(dataset: Any) -> None:
+    """Raise DamagedHeaderError where what every object states is missing, or an MR image ends before its matrix."""
+    kind = str(getattr(dataset.get("SOPClassUID", None), "name", "") or "")
+    missing = [name for name in ("SOPClassUID", "Modality") if not str(dataset.get(name, "") or "")]
+    if "MR Image Storage" in kind:
+        missing += [name for name in ("Rows", "Columns") if dataset.get(name, None) is None]
+    if missing:
+        got, fix = f"a header without {', '.join(missing)}", "The file is truncated or damaged: export it anew."
+        raise DamagedHeaderError(expected_got("header", expected="that of a whole DICOM object", got=got, fix=fix))
 
 
 def _segmented(dataset: Any) -> tuple[str, frozenset[str]]:
@@ -124,11 +155,10 @@ _NOT_IMAGES = {
 
 def _refusal(dataset: Any) -> str:
     """Return why a data set is no MR image that can be read, empty when it is one."""
-    modality = str(dataset.get("Modality", "") or "")
-    kind = getattr(dataset.get("SOPClassUID", None), "name", "") or "an object without SOP class"
+    modality, kind = str(dataset.Modality), str(dataset.SOPClassUID.name)
     if modality != "MR":
         fix = _NOT_IMAGES.get(modality, "Only MR is read; leave the series out.")
-        got = f"{modality[:16] or 'none'} ({kind})"
+        got = f"{modality[:16]} ({kind})"
         return expected_got("modality", expected="MR", got=got, fix=fix)
     rows, columns = number(dataset, "Rows") or 0, number(dataset, "Columns") or 0
     if not rows * columns or "Storage" not in kind or any(word in kind for word in ("Spectroscopy", "Raw Data")):
@@ -168,10 +198,9 @@ def pixel_limits(dataset: Any) -> tuple[int, int]:
 def _classic(path: Path, dataset: Any) -> Plane:
     position, orientation = numbers(dataset, "ImagePositionPatient"), numbers(dataset, "ImageOrientationPatient")
     spacing = numbers(dataset, "PixelSpacing")
-    if len(position) != 3 or len(orientation) != 6 or len(spacing) != 2 or min(spacing) <= 0:
-        fix = "Without them images have no place; leave screenshots and other derived images out."
-        wanted = "image position, image orientation and pixel spacing"
-        raise FormatError(expected_got("geometry", expected=wanted, got="not all of them", fix=fix))
+    step = number(dataset, "SpacingBetweenSlices") or number(dataset, "SliceThickness")
+    fix = "Without them images have no place; leave screenshots and other derived images out."
+    check_geometry("geometry", position, orientation, spacing, step, fix)
     types = tuple(str(value) for value in _values(dataset.get("ImageType")))
     ge = number(dataset, 0x0043102F) if _creator(dataset, 0x00430010, "GEMS") else None
     kind = image_kind(types, str(dataset.get("ComplexImageComponent", "") or ""), ge)
@@ -183,7 +212,7 @@ def _classic(path: Path, dataset: Any) -> Plane:
         orientation=orientation,
         position=vector(position),
         spacing=(spacing[0], spacing[1]),
-        step=abs(number(dataset, "SpacingBetweenSlices") or number(dataset, "SliceThickness") or 0.0),
+        step=abs(step or 0.0),
         kind=kind,
         type=(*type_key(types), kind),
         contrast=Contrast(

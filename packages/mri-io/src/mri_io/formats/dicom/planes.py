@@ -5,9 +5,30 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-__all__ = ["Contrast", "Plane", "Scan", "Vector", "image_kind", "number", "numbers", "type_key", "vector"]
+from mri_io.errors import FormatError, expected_got
+
+__all__ = [
+    "Contrast",
+    "DamagedHeaderError",
+    "Plane",
+    "Scan",
+    "Vector",
+    "check_geometry",
+    "image_kind",
+    "number",
+    "numbers",
+    "type_key",
+    "vector",
+]
+
+_FURTHEST_MM = 1e6
+"""A bound for what a damaged header may claim."""
 
 Vector = tuple[float, float, float]
+
+
+class DamagedHeaderError(FormatError):
+    """A header that is damaged, unlike one that is whole and of no image that is read."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,6 +112,8 @@ class Scan:
         Its image planes.
     refused
         Why there are none.
+    damaged
+        Why the file cannot be read. Its series is empty where that did not show.
     segmented
         For a segmentation: the series it was made from, and the instances of it that it names.
     syntax
@@ -101,6 +124,7 @@ class Scan:
     series: str
     planes: tuple[Plane, ...] = ()
     refused: str = ""
+    damaged: str = ""
     segmented: tuple[str, frozenset[str]] | None = None
     syntax: str = ""
 
@@ -126,6 +150,44 @@ def numbers(dataset: Any, keyword: str | int) -> tuple[float, ...]:
         return tuple(float(v) for v in ([value] if isinstance(value, str | int | float) else value))
     except (TypeError, ValueError, KeyError, NotImplementedError):  # the last for kinds of values that there are not
         return ()
+
+
+def check_geometry(
+    name: str,
+    position: Sequence[float],
+    orientation: Sequence[float],
+    spacing: Sequence[float],
+    step: float | None,
+    fix: str = "",
+) -> None:
+    """Check where a plane lies.
+
+    Parameters
+    ----------
+    name
+        What errors call it.
+    position, orientation, spacing
+        Image position (mm), image orientation and pixel spacing (mm), empty where the file does not state them.
+    step
+        Between slices, mm; None where the file does not state it.
+    fix
+        What to do about what is not stated.
+
+    Raises
+    ------
+    FormatError
+        When one of the first three is missing.
+    DamagedHeaderError
+        When a value is no number or beyond a kilometre, or pixels have no size.
+    """
+    if len(position) != 3 or len(orientation) != 6 or len(spacing) != 2:
+        wanted = "image position, image orientation and pixel spacing"
+        raise FormatError(expected_got(name, expected=wanted, got="not all of them", fix=fix))
+    worst = next((v for v in (*position, *orientation, *spacing, step or 0.0) if not abs(v) <= _FURTHEST_MM), None)
+    if worst is not None:
+        raise DamagedHeaderError(expected_got(name, expected=f"numbers up to {_FURTHEST_MM:g} mm", got=worst))
+    if min(spacing) <= 0:
+        raise DamagedHeaderError(expected_got(name, expected="pixels of some size", got=spacing))
 
 
 _KINDS = {"P": "phase", "PHASE": "phase", "R": "real", "REAL": "real", "I": "imag", "IMAGINARY": "imag"}

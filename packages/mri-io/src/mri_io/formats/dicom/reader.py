@@ -42,21 +42,21 @@ class DicomFormat(Format):
     def gather(self, items: Sequence[SourceItem]) -> list[SourceItem]:
         """Join files into volumes by what their headers say."""
         order = {item.path: index for index, item in enumerate(items)}
-        scans: list[Scan] = []
-        found: list[SourceItem] = []
-        for item in items:
-            try:
-                scans.append(scan_file(item.path))
-            except FormatError as error:
-                found.append(replace(item, problem=str(error)))
-            except OSError as error:
-                found.append(replace(item, problem=f"{item.path}: cannot be read: {error.strerror or error}."))
-        copies = _copies(scans)
-        scans = [scan for scan in scans if scan.path in copies]
+        read = [scan_file(item.path) for item in items]
+        damaged = [scan for scan in read if scan.damaged]
+        found = [replace(items[order[scan.path]], problem=scan.damaged) for scan in damaged]
+        copies = _copies([scan for scan in read if not scan.damaged])
+        scans = [scan for scan in read if scan.path in copies]
         segmentations = [scan for scan in scans if scan.segmented is not None]
         kinds = group_by(scans, lambda scan: (scan.series, copies[scan.path], bool(scan.planes), scan.refused))
         for members in kinds.values():
-            if members[0].planes:
+            if members[0].planes and (lost := _lost(members, damaged)):
+                reason = (
+                    f"series: expected every file of it to be readable, got {lost.path.name}, which is damaged and may "
+                    "be one of its slices. Restore that file; if it is of another series, convert the two apart."
+                )
+                found.append(self._refused(members, reason, items, order))
+            elif members[0].planes:
                 found += self._series(members, segmentations, items, order)
             elif members[0].refused:
                 found.append(self._refused(members, members[0].refused, items, order))
@@ -154,16 +154,44 @@ class DicomFormat(Format):
 def _copies(scans: Sequence[Scan]) -> dict[Path, int]:
     """Return the number of each file among those of one image; what equals an earlier file in every byte is left out.
 
-    One image in several transfer syntaxes, say, gives several volumes.
+    One image in several transfer syntaxes, say, gives several volumes. Files are of one image where they share its UID
+    and are described alike. A UID that several images share, as anonymised files may have, is that of none.
     """
     numbers: dict[Path, int] = {}
-    of_image: dict[tuple[str, str], list[Path]] = {}
+    described = {scan.path: _description(scan) for scan in scans}
+    sharing = group_by([scan for scan in scans if scan.planes], lambda scan: (scan.series, scan.planes[0].instance))
+    known = {uids for uids, members in sharing.items() if uids[1] and len({described[s.path] for s in members}) == 1}
+    of_image: dict[Any, list[Path]] = {}
     for scan in scans:
-        same = of_image.setdefault((scan.series, scan.planes[0].instance), []) if scan.planes else []
+        same = of_image.setdefault((scan.series, described[scan.path]), []) if scan.planes else []
         if not any(filecmp.cmp(scan.path, other, shallow=False) for other in same):
-            numbers[scan.path] = len(same)
+            is_known = bool(scan.planes) and (scan.series, scan.planes[0].instance) in known
+            numbers[scan.path] = len(same) if is_known else 0
             same.append(scan.path)
     return numbers
+
+
+def _description(scan: Scan) -> tuple[Any, ...]:
+    """Return what the header says of a file's images, in one transfer syntax as in another."""
+    if not scan.planes:
+        return ()
+    plane = scan.planes[0]
+    place = (plane.position, plane.orientation, plane.spacing, plane.size)
+    return (plane.instance, len(scan.planes), *place, plane.type, plane.contrast, plane.times)
+
+
+def _lost(members: Sequence[Scan], damaged: Sequence[Scan]) -> Scan | None:
+    """Return a damaged file that may be of a series: one that names it, or one beside its files that names none.
+
+    A multi-frame object is whole by itself.
+    """
+    if len(members) == 1 and len(members[0].planes) > 1 and members[0].planes[0].tile is None:
+        return None
+    folders = {member.path.parent for member in members}
+    for scan in damaged:
+        if scan.series == members[0].series if scan.series else scan.path.parent in folders:
+            return scan
+    return None
 
 
 def _belongs(segmentation: Scan, series: str, stack: Stack, stacks: Sequence[Stack]) -> bool:
