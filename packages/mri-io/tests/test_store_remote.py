@@ -1,10 +1,12 @@
 """Cohorts by URL: in S3 (a real server that speaks it), in memory through fsspec, on a web server."""
 
+import base64
 import functools
 import http.server
 import json
 import pickle
 import threading
+import traceback
 from pathlib import Path
 
 import numpy as np
@@ -27,7 +29,7 @@ from mri_io.errors import (
 from mri_io.store import build_index, collect_garbage, compute_statistics, make_split, query_index
 from mri_io.store.remote import backends
 from mri_io.store.remote.object_store import ObjectStoreBackend
-from mri_io.store.remote.paths import StorePath, store_path
+from mri_io.store.remote.paths import StorePath, local_place, store_path
 from mri_io.testing import tiny_cohort
 
 SIZES = {"subjects": 3, "slices": 3, "coils": 2, "matrix": (10, 8)}
@@ -336,8 +338,17 @@ def test_loaders_read_from_other_processes(in_s3, local):
 class Quiet(http.server.SimpleHTTPRequestHandler):
     """Files with ranges, as web servers give them, and without lists."""
 
+    wanted = None
+
     def log_message(self, *_):
         pass
+
+    def parse_request(self):
+        known = super().parse_request()
+        if known and self.wanted not in (None, self.headers.get("Authorization")):
+            self.send_error(401)
+            return False
+        return known
 
     def list_directory(self, path):
         self.send_error(404)
@@ -385,8 +396,81 @@ def test_a_web_server_without_lists(web, local):
         np.testing.assert_array_equal(found["kspace"][1:], expected["kspace"][1:])
         assert found["seg/tissue"].labels == expected["seg/tissue"].labels
     assert verify(web).ok
-    with pytest.raises(StoreError):
+    with pytest.raises(StoreError, match="web servers are read-only"):
         cohort.write_split(cohort.split())
+    with pytest.raises(StoreError, match="web servers are read-only"):
+        cohort.record_failure("a", "b", "c")
+
+
+USER, PASSWORD, DECODED = "alice", "hunter%2F2", "hunter/2"
+LOGIN = f"{USER}:{PASSWORD}"
+
+
+def hides_the_password(*texts: object) -> bool:
+    return not any(secret in str(text) for text in texts for secret in (PASSWORD, DECODED, USER))
+
+
+def test_a_password_in_a_url_is_for_connecting_only(cli, made):
+    """It travels to other processes, but is in no text: of paths, errors and tracebacks, commands, and the store."""
+    pytest.importorskip("fsspec")
+    url = f"memory://{LOGIN}@host-of-passwords/c"
+    cohort = create_cohort(url)
+    with cohort.create_volume("sub-01_acq-t1_run-1", subject_id="sub-01") as volume:
+        volume.write("image/a", np.ones((2, 4, 4), np.float32), provenance=made)
+    copy = pickle.loads(pickle.dumps(open_cohort(url)))
+    assert copy[volume.id]["image/a"].shape == (2, 4, 4)
+    assert (str(cohort.path), str(copy.path)) == ("memory://host-of-passwords/c",) * 2
+    assert hides_the_password(*(show(thing) for show in (str, repr) for thing in (cohort, cohort.path, volume.path)))
+    assert hides_the_password(repr(cohort.path.root), create_cohort(f"memory://{LOGIN}@host").name)
+    for failing in (
+        lambda: cohort["nothing"],
+        lambda: open_cohort(f"{url}/nothing"),
+        lambda: (cohort.path / "nothing").read_bytes(),
+        lambda: (cohort.path / "cohort.json" / "below").write(b""),
+        lambda: mri_io.store.migrate(url),
+        lambda: store_path(f"memory://{LOGIN}@host/../x"),
+        lambda: store_path(f"sftp://{USER}:{DECODED}@host/x"),
+        lambda: local_place(url, "runs"),
+    ):
+        with pytest.raises(Exception) as caught:  # noqa: PT011  (whatever it is, it is shown to somebody)
+            failing()
+        assert hides_the_password(*traceback.format_exception(caught.value))
+        cohort.record_failure("item", caught.value, "test")
+    build_index(cohort)
+    cohort.write_split(make_split(cohort, counts=(1, 0, 0)))
+    stored = [path.read_bytes().decode(errors="replace") for path in cohort.path.rglob("*")]
+    assert len(stored) > 6
+    assert hides_the_password(*stored)
+    done = [cli(name, url) for name in ("info", "ls", "verify", "gc", "report")]
+    assert [one.status for one in done] == [0, 0, 0, 0, 2]
+    assert hides_the_password(*done)
+
+
+def test_errors_of_libraries_do_not_tell_the_password(monkeypatch):
+    pytest.importorskip("fsspec")
+    place = store_path(f"memory://{LOGIN}@host-of-errors/c")
+
+    def failing(self, path, **_):
+        raise OSError(f"cannot reach {LOGIN}@host-of-errors nor {DECODED} nor {path}")
+
+    monkeypatch.setattr(type(place.backend.fs), "info", failing)
+    with pytest.raises(StoreError, match=r"cannot reach \*\*\*@host-of-errors") as caught:
+        place.read_bytes()
+    assert hides_the_password(*traceback.format_exception(caught.value))
+    assert str(store_path("abfss://container@account.dfs.core.windows.net/a")).startswith("abfss://container@account")
+
+
+def test_a_web_server_that_wants_a_password(web, local, monkeypatch):
+    build_index(local)
+    monkeypatch.setattr(Quiet, "wanted", "Basic " + base64.b64encode(f"{USER}:{DECODED}".encode()).decode())
+    host = web.removeprefix("http://")
+    with pytest.raises(StoreError, match="401"):
+        open_cohort(web)
+    with pytest.raises(StoreError, match="401") as caught:
+        open_cohort(f"http://{LOGIN}wrong@{host}")
+    assert hides_the_password(*traceback.format_exception(caught.value))
+    cohort = open_cohort(f"http://{LOGIN}@{host}")
+    np.testing.assert_array_equal(cohort.volumes()[0]["kspace"][1:], local.volumes()[0]["kspace"][1:])
 
 
 def test_urls():

@@ -29,7 +29,7 @@ from mri_io.store.damage import DamageError
 from mri_io.store.documents import read_document, write_document
 from mri_io.store.durable import flush_folder, storage_errors
 from mri_io.store.metadata import Node, group_text, read_node
-from mri_io.store.remote.paths import StorePath, is_url
+from mri_io.store.remote.paths import StorePath, is_url, store_path
 from mri_io.store.roots import changing_root, write_root
 from mri_io.store.staging import staging
 
@@ -93,7 +93,7 @@ def migrate(cohort: str | Path | Cohort, *, dry_run: bool = False) -> MigrationR
     place = cohort.path if isinstance(cohort, Cohort) else cohort
     if isinstance(place, StorePath) or is_url(place):
         fix = "Copy the cohort to a local disk, migrate the copy, and copy it back."
-        raise ConfigError(expected_got("migrate", expected="a cohort on a local disk", got=str(place), fix=fix))
+        raise ConfigError(expected_got("migrate", expected="a cohort on a local disk", got=store_path(place), fix=fix))
     opened = open_cohort(place)
     folder = Path(str(opened.path))
     _refuse_newer(opened.metadata.get("schema_version"), folder)

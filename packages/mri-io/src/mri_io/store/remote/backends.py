@@ -3,22 +3,70 @@
 import os
 import threading
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from importlib import import_module
 from pathlib import Path
 from typing import Any, Protocol
+from urllib.parse import unquote
 
 from mri_io.errors import ConfigError, MissingPackageError, StoreError, expected_got
 
-__all__ = ["ABSENT", "ANY", "Backend", "ConflictError", "Stat", "library", "open_backend", "split_url"]
+__all__ = ["ABSENT", "ANY", "Backend", "ConflictError", "Root", "Stat", "library", "open_backend", "split_url"]
 
 ANY, ABSENT = "any", "absent"
 """Conditions of a write: none, or that there is no object; else the tag of the object that is replaced."""
+_WITH_CONTAINER = ("abfs", "abfss", "adl", "wasb", "wasbs")
+"""Schemes of Azure, where the name of the container may stand before an @."""
 _OBJECT_STORES = ("s3", "s3a", "gs", "az", "azure", "adl", "abfs", "abfss", "http", "https")
 
 
 class ConflictError(StoreError):
     """The object is not, or no longer, as the condition of a write says."""
+
+
+@dataclass(frozen=True, order=True)
+class Root:
+    """The beginning of a URL, ``scheme://host``, by which connections are told apart.
+
+    A user and password that were given are for connecting only: its texts do not show them.
+
+    Attributes
+    ----------
+    scheme, host
+        Parts of the URL.
+    login
+        ``user`` or ``user:password``, as in the URL; empty when none was given.
+    """
+
+    scheme: str
+    host: str
+    login: str = field(default="", repr=False)
+
+    @property
+    def address(self) -> str:
+        """The URL to connect with."""
+        return f"{self.scheme}://{self.login}@{self.host}" if self.login else str(self)
+
+    @property
+    def user(self) -> tuple[str, str]:
+        """The user and password, decoded."""
+        user, _, password = self.login.partition(":")
+        return unquote(user), unquote(password)
+
+    def reason(self, error: Exception) -> str:
+        """Return the first line of an error of a library, which may quote the address."""
+        text = str(error).strip().partition("\n")[0].rstrip(".")
+        password = (self.login.partition(":")[2], self.user[1]) if ":" in self.login else self.user[:1]  # or a token
+        for secret in filter(None, (self.login, *password)):
+            text = text.replace(secret, "***")
+        return text
+
+    def cause(self, error: Exception) -> Exception | None:
+        """Return an error that may be shown as the cause of another."""
+        return None if self.login else error
+
+    def __str__(self) -> str:
+        return f"{self.scheme}://{self.host}"
 
 
 @dataclass(frozen=True)
@@ -45,13 +93,10 @@ class Backend(Protocol):
 
     Attributes
     ----------
-    conditional
-        Whether conditions of writes are checked by the server, in one step with the write.
     lists
         Whether keys can be listed.
     """
 
-    conditional: bool
     lists: bool
 
     def read(self, key: str, start: int = 0, length: int | None = None) -> tuple[bytes, Stat]:
@@ -83,16 +128,22 @@ class Backend(Protocol):
         ...
 
 
-def split_url(url: str) -> tuple[str, str]:
+def split_url(url: str) -> tuple[Root, str]:
     """Divide a URL into ``scheme://host`` and the key; ConfigError when it is none."""
     scheme, divider, rest = url.partition("://")
-    host, _, key = rest.partition("/")
+    netloc, _, key = rest.partition("/")
+    login, _, host = ("", "", netloc) if scheme in _WITH_CONTAINER else netloc.rpartition("@")
+    port = host.rpartition("]")[2].partition(":")[2]
+    shown = repr(f"{scheme}://{host}/{key}")
+    if port and not port.isdigit():  # or the beginning of a password with a slash in it
+        fix = "Write / : and @ in a password as %2F, %3A and %40."
+        raise ConfigError(expected_got("URL", expected="a number after host:", got=f"{scheme}://...", fix=fix))
     if not divider or not scheme.isidentifier() or (not host and scheme != "memory") or "::" in url:
-        raise ConfigError(expected_got("URL", expected="scheme://bucket/path", got=repr(url)))
+        raise ConfigError(expected_got("URL", expected="scheme://bucket/path", got=shown))
     parts = [part for part in key.split("/") if part]
     if ".." in parts:
-        raise ConfigError(expected_got("URL", expected="a path without '..'", got=repr(url)))
-    return f"{scheme}://{host}", "/".join(parts)
+        raise ConfigError(expected_got("URL", expected="a path without '..'", got=shown))
+    return Root(scheme, host, login), "/".join(parts)
 
 
 def library(module: str) -> Any:
@@ -105,11 +156,11 @@ def library(module: str) -> Any:
         ) from error
 
 
-_open: dict[tuple[int, str], Backend] = {}
+_open: dict[tuple[int, Root], Backend] = {}
 _lock = threading.Lock()
 
 
-def open_backend(root: str) -> Backend:
+def open_backend(root: Root) -> Backend:
     """Return the connection of this process to ``scheme://host``.
 
     Raises
@@ -122,7 +173,7 @@ def open_backend(root: str) -> Backend:
     key = (os.getpid(), root)  # connections do not survive a fork
     with _lock:
         if key not in _open:
-            if root.partition("://")[0] in _OBJECT_STORES:
+            if root.scheme in _OBJECT_STORES:
                 from mri_io.store.remote.object_store import ObjectStoreBackend
 
                 _open[key] = ObjectStoreBackend(root)

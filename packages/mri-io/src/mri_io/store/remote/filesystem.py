@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from mri_io.errors import ConfigError, StoreError
-from mri_io.store.remote.backends import ABSENT, ANY, ConflictError, Stat, library
+from mri_io.store.remote.backends import ABSENT, ANY, ConflictError, Root, Stat, library
 
 __all__ = ["FilesystemBackend"]
 
@@ -20,31 +20,32 @@ _TEMPORARY = ".mri-upload-"
 class FilesystemBackend:
     """Files of an fsspec file system. Conditions are looked at before the write: one writer at a time only."""
 
-    conditional, lists = False, True
+    lists = True
 
-    def __init__(self, root: str) -> None:
+    def __init__(self, root: Root) -> None:
         fsspec = library("fsspec")
         self.root = root
-        scheme = root.partition("://")[0]
-        self._whole = scheme in _WHOLE_WRITES
+        self._whole = root.scheme in _WHOLE_WRITES
         try:
-            self.fs, base = fsspec.core.url_to_fs(f"{root}/")
+            self.fs, base = fsspec.core.url_to_fs(f"{root.address}/")
         except ImportError as error:
-            raise ConfigError(f"{root}: {error}") from error
+            raise ConfigError(f"{root}: {root.reason(error)}") from root.cause(error)
         except Exception as error:
-            raise ConfigError(f"{root}: the file system cannot be addressed: {error}") from error
+            reason = root.reason(error)
+            raise ConfigError(f"{root}: the file system cannot be addressed: {reason}") from root.cause(error)
         self._base = base.rstrip("/") + "/"
 
     @contextmanager
     def _asking(self, key: str) -> Iterator[None]:
         try:
             yield
-        except (StoreError, FileNotFoundError):
+        except StoreError:
             raise
-        except (NotADirectoryError, IsADirectoryError):
+        except (FileNotFoundError, NotADirectoryError, IsADirectoryError):
             raise FileNotFoundError(f"{self.root}/{key}: there is no such file") from None
         except Exception as error:
-            raise StoreError(f"{self.root}/{key}: {type(error).__name__}: {error}") from error
+            reason = f"{type(error).__name__}: {self.root.reason(error)}"
+            raise StoreError(f"{self.root}/{key}: {reason}") from self.root.cause(error)
 
     def _stat(self, key: str) -> Stat:
         self.fs.invalidate_cache()

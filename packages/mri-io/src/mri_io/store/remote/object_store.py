@@ -1,5 +1,6 @@
 """S3, Google Cloud Storage, Azure and HTTP through obstore."""
 
+import base64
 import os
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from datetime import timedelta
@@ -9,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from mri_io.errors import ConfigError, StoreError
-from mri_io.store.remote.backends import ABSENT, ANY, ConflictError, Stat, library
+from mri_io.store.remote.backends import ABSENT, ANY, ConflictError, Root, Stat, library
 
 __all__ = ["ObjectStoreBackend"]
 
@@ -21,22 +22,26 @@ _ADVICE = "Check the address, the network and the credentials (docs/remote.md)."
 class ObjectStoreBackend:
     """Objects of a bucket, container or web server; options and credentials come from the environment."""
 
-    def __init__(self, root: str) -> None:
+    def __init__(self, root: Root) -> None:
         self._obstore = library("obstore")
         store = library("obstore.store")
         self.root = root
-        web = root.startswith(("http://", "https://"))
-        self.conditional, self.lists = not web, not web
+        web = root.scheme in ("http", "https")
+        self.lists, self._writes = not web, not web
         # Google's conditions are on the generation of an object, those of all others on its ETag.
-        self._condition = "version" if root.startswith("gs") else "e_tag"
-        self._no_suffix = root.startswith(("az", "adl", "abfs"))  # Azure knows no ranges from the end
+        self._condition = "version" if root.scheme == "gs" else "e_tag"
+        self._no_suffix = root.scheme.startswith(("az", "adl", "abfs"))  # Azure knows no ranges from the end
         options: dict[str, Any] = {"timeout": _TIMEOUT, "connect_timeout": "20s"}
-        if root.startswith("http://") or _allows_http():
+        if root.scheme == "http" or _allows_http():
             options["allow_http"] = True
+        if root.login:  # obstore leaves it out of its requests
+            token = base64.b64encode(":".join(root.user).encode()).decode()
+            options["default_headers"] = {"Authorization": f"Basic {token}"}
         try:
-            self.store = store.from_url(root, client_options=options, retry_config=_RETRY)
+            self.store = store.from_url(str(root), client_options=options, retry_config=_RETRY)
         except Exception as error:
-            raise ConfigError(f"{root}: the object store cannot be addressed: {_first_line(error)}") from error
+            reason = root.reason(error)
+            raise ConfigError(f"{root}: the object store cannot be addressed: {reason}") from root.cause(error)
 
     def _ask(self, key: str, function: Callable[..., Any], *arguments: Any, **options: Any) -> Any:
         """Call a function of obstore; what it raises becomes an error of ours."""
@@ -46,9 +51,9 @@ class ObjectStoreBackend:
         except FileNotFoundError:
             raise FileNotFoundError(f"{self.root}/{key}: there is no such object") from None
         except (failures.AlreadyExistsError, failures.PreconditionError) as error:
-            raise ConflictError(f"{self.root}/{key}: the object has changed: {_first_line(error)}") from None
+            raise ConflictError(f"{self.root}/{key}: the object has changed: {self.root.reason(error)}") from None
         except Exception as error:
-            raise StoreError(f"{self.root}/{key}: {_first_line(error)}. {_ADVICE}") from error
+            raise StoreError(f"{self.root}/{key}: {self.root.reason(error)}. {_ADVICE}") from self.root.cause(error)
 
     def _stat(self, meta: Mapping[str, Any]) -> Stat:
         modified = meta["last_modified"].timestamp()
@@ -108,6 +113,7 @@ class ObjectStoreBackend:
 
     def write(self, key: str, data: bytes | Path, condition: str = ANY) -> str:
         """See `Backend.write`."""
+        self._check_writable(key)
         mode: Any = {ANY: "overwrite", ABSENT: "create"}.get(condition, {self._condition: condition})
         if isinstance(data, Path):
             # Mapped, not read: one request sends a whole shard, without holding it in memory.
@@ -124,17 +130,21 @@ class ObjectStoreBackend:
         """See `Backend.delete`."""
         chosen = list(keys)
         if chosen:
+            self._check_writable(chosen[0])
             try:
                 self._ask(chosen[0], self._obstore.delete, chosen)
             except FileNotFoundError:  # some servers tell; what is gone is what was asked for
                 for key in chosen if len(chosen) > 1 else ():
                     self.delete([key])
 
+    def _check_writable(self, key: str) -> None:
+        if not self._writes:
+            raise StoreError(
+                f"{self.root}/{key}: web servers are read-only. Change the cohort where it is, or copy it to a folder "
+                "or an object store."
+            )
+
 
 def _allows_http() -> bool:
     names = ("AWS_ALLOW_HTTP", "GOOGLE_ALLOW_HTTP", "AZURE_ALLOW_HTTP", "ALLOW_HTTP")
     return any(os.environ.get(name, "").lower() in ("1", "true", "yes", "on") for name in names)
-
-
-def _first_line(error: Exception) -> str:
-    return str(error).strip().partition("\n")[0].rstrip(".")

@@ -10,7 +10,7 @@ from typing import TypeVar
 from urllib.parse import unquote, urlsplit
 
 from mri_io.errors import ConfigError, StoreError
-from mri_io.store.remote.backends import ABSENT, ANY, Backend, ConflictError, Stat, open_backend, split_url
+from mri_io.store.remote.backends import ABSENT, ANY, Backend, ConflictError, Root, Stat, open_backend, split_url
 from mri_io.store.remote.cache import Cache
 from mri_io.store.remote.listing import UNKNOWN, Listing
 
@@ -40,7 +40,7 @@ class StorePath:
     Parameters
     ----------
     root
-        ``scheme://host``.
+        ``scheme://host``, and a user and password for connecting, which no text shows.
     key
         The path below it, without slashes at its ends.
     cache
@@ -51,7 +51,7 @@ class StorePath:
 
     __slots__ = ("_listing", "cache", "key", "root")
 
-    def __init__(self, root: str, key: str, cache: Cache | None = None, listing: Listing | None = None) -> None:
+    def __init__(self, root: Root, key: str, cache: Cache | None = None, listing: Listing | None = None) -> None:
         self.root, self.key, self.cache, self._listing = root, key, cache, listing
 
     @property
@@ -73,7 +73,7 @@ class StorePath:
     @property
     def name(self) -> str:
         """The last part of the path."""
-        return self.key.rpartition("/")[2] or self.root.rpartition("/")[2]
+        return self.key.rpartition("/")[2] or self.root.host
 
     @property
     def stem(self) -> str:
@@ -229,7 +229,7 @@ class StorePath:
         return 0 if stat is None else stat.size
 
     def __str__(self) -> str:
-        return f"{self.root}/{self.key}" if self.key else self.root
+        return f"{self.root}/{self.key}" if self.key else str(self.root)
 
     def __repr__(self) -> str:
         return f"StorePath({str(self)!r})"
@@ -243,7 +243,7 @@ class StorePath:
     def __hash__(self) -> int:
         return hash((self.root, self.key))
 
-    def __reduce__(self) -> tuple[type["StorePath"], tuple[str, str, Cache | None]]:
+    def __reduce__(self) -> tuple[type["StorePath"], tuple[Root, str, Cache | None]]:
         return StorePath, (self.root, self.key, self.cache)
 
 
@@ -273,7 +273,7 @@ def store_path(place: "str | os.PathLike[str] | StorePath", cache: Cache | None 
 def local_place(cohort: str, *parts: str) -> Path:
     """Return a path below a cohort for what is not part of the store, such as runs; ConfigError for a URL."""
     if isinstance(place := store_path(cohort), StorePath):
-        raise ConfigError(f"{cohort}: {'/'.join(parts)} cannot be written to a URL. Name a local place: --out")
+        raise ConfigError(f"{place}: {'/'.join(parts)} cannot be written to a URL. Name a local place: --out")
     return place.joinpath(*parts)
 
 

@@ -220,4 +220,4 @@ def zarr_store(folder: StorePath) -> Any:
     backend = folder.backend
     if isinstance(backend, ObjectStoreBackend):
         return ObjectStore(backend.store, read_only=True)
-    return FsspecStore.from_url(folder.root, read_only=True)
+    return FsspecStore.from_url(folder.root.address, read_only=True)
