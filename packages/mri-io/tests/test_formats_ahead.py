@@ -94,9 +94,14 @@ def test_masks_of_echoes_are_joined(tmp_path, rng):
     assert element.attributes["acceleration"] == pytest.approx(sampled.size / sampled.sum())
 
 
-def test_times_that_files_do_not_state_are_those_of_the_set(tmp_path):
-    subject(tmp_path / "raw", te_ms=TE_MS)
-    assert read(find_items([tmp_path / "raw"])[0])[0].header.te_s == (0.003, 0.0115, 0.020, 0.0285)
+@pytest.mark.parametrize(
+    ("te_ms", "expected"),
+    [((2.5, 9, 21, 30), (0.0025, 0.009, 0.021, 0.03)), ((2.5, 9), None), ((), None)],
+)
+def test_times_are_those_that_files_state(tmp_path, te_ms, expected):
+    subject(tmp_path / "raw", te_ms=te_ms)
+    found = read(find_items([tmp_path / "raw"])[0])[0].header.te_s
+    assert found == (None if expected is None else pytest.approx(expected))
 
 
 def test_what_is_not_of_the_set_is_refused(tmp_path):
@@ -123,7 +128,8 @@ def test_what_is_not_of_the_set_is_refused(tmp_path):
 
 AFFINE = np.array([[0, 0, 2.0, -10], [-0.7, 0.1, 0, 20], [0.1, 0.7, 0, -30], [0, 0, 0, 1]])
 NAMES = {
-    "bids": "sub-07_inv2_echo-{echo}_part-{kind}.nii.gz",
+    "bids": "sub-07_acq-mp2rageme_inv-2_echo-{echo}_part-{kind}.nii.gz",
+    "other": "sub-07_echo-{echo}_part-{kind}_MEGRE.nii.gz",
     "short": "mp2rageme_007_inv2_te{echo}_{kind}.nii",
 }
 
@@ -161,12 +167,31 @@ def test_magnitude_and_phase_become_complex(tmp_path, names, kinds, turn, offset
     assert element.dims == ("echo", "slice", "y", "x")
     np.testing.assert_allclose(stored, expected.transpose(0, 3, 2, 1), rtol=2e-3)
     np.testing.assert_allclose(element.affine, AFFINE, atol=1e-6)
-    assert raw.header.te_s == (0.003, 0.0115, 0.020, 0.0285)
+    assert (raw.header.te_s, raw.header.field_T) == (None, None)
 
 
 def test_images_of_other_sets_are_left_to_their_reader(tmp_path):
     pairs(tmp_path / "images", skip=(3, "phase"))
-    assert {item.format for item in find_items([tmp_path / "images"])} == {"nifti"}
+    pairs(tmp_path / "others", names="other")
+    (tmp_path / "others" / "sub-07_echo-1_part-mag_MEGRE.json").write_text('{"EchoTime": 0.004}')
+    assert {item.format for item in find_items([tmp_path])} == {"nifti"}
+    assert not convert([tmp_path / "others"], tmp_path / "c", progress=False).failures
+    headers = [volume.header for volume in open_cohort(tmp_path / "c").volumes()]
+    assert {header.te_s for header in headers} == {None, (0.004,)}
+    assert {header.field_T for header in headers} == {None}
+
+
+def test_parameters_of_images_are_those_of_their_sidecars(tmp_path):
+    folder = tmp_path / "images"
+    pairs(folder)
+    for e, time in enumerate((0.004, 0.008, 0.012, 0.016), 1):
+        sidecar = folder / NAMES["bids"].format(echo=e, kind="mag").replace(".nii.gz", ".json")
+        sidecar.write_text(f'{{"EchoTime": {time}, "MagneticFieldStrength": 3, "FlipAngle": {10 * e}}}')
+    header = read(find_items([folder])[0])[0].header
+    assert (header.te_s, header.field_T, header.flip_angle_rad) == ((0.004, 0.008, 0.012, 0.016), 3.0, None)
+    sidecar.unlink()
+    header = read(find_items([folder])[0])[0].header
+    assert (header.te_s, header.field_T) == (None, 3.0)
 
 
 def test_phases_of_no_unit_are_refused(tmp_path):

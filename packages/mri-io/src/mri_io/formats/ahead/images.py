@@ -1,16 +1,19 @@
 """Images of AHEAD as NIfTI, magnitude and phase of each echo, put together to complex reconstructions."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
 from mri_io.errors import FormatError, expected_got
-from mri_io.formats.base import RawElement
+from mri_io.formats.base import RawElement, RawVolume
 from mri_io.formats.image_files import ImageFile
 from mri_io.formats.nifti import NiftiFormat
+from mri_io.formats.sidecars import with_sidecar
 
-__all__ = ["complex_echoes"]
+__all__ = ["echo_images"]
 
 TOLERANCE = 1e-3
 FILLED = 0.9
@@ -18,17 +21,18 @@ FILLED = 0.9
 _UNITS = {"milliradians": 2000 * np.pi, "4096ths of a turn": 4096.0, "8192nds of a turn": 8192.0}
 
 
-def complex_echoes(magnitudes: Sequence[Path], phases: Sequence[Path]) -> RawElement:
-    """Return the element ``recon/echoes`` (echo, slice, y, x) of images in the order of their echoes.
+def echo_images(magnitudes: Sequence[Path], phases: Sequence[Path]) -> RawVolume:
+    """Return a volume with ``recon/echoes`` (echo, slice, y, x) of images in the order of their echoes.
 
-    Phases are taken as radians, milliradians, or in 4096 or 8192 steps, whichever their range shows.
+    Parameters of the acquisition are those of the images' sidecars. Phases are taken as radians,
+    milliradians, or in 4096 or 8192 steps, whichever their range shows.
 
     Raises
     ------
     FormatError
         When the images are not on one grid, or the range of a phase is that of no unit.
     """
-    pairs = [tuple(NiftiFormat().open(path) for path in pair) for pair in zip(magnitudes, phases, strict=True)]
+    pairs = [[with_sidecar(NiftiFormat().open(path)) for path in pair] for pair in zip(magnitudes, phases, strict=True)]
     first = pairs[0][0]
     for image in (image for pair in pairs for image in pair):
         same = (
@@ -45,9 +49,18 @@ def complex_echoes(magnitudes: Sequence[Path], phases: Sequence[Path]) -> RawEle
                 yield (size * np.exp(1j * scale * angle.astype(np.float32))).astype(np.complex64)
 
     shape = (len(pairs), *first.shape)
-    return RawElement(
-        "recon/echoes", shape, np.dtype(np.complex64), blocks, dims=("echo", "slice", "y", "x"), affine=first.affine
-    )
+    dims = ("echo", "slice", "y", "x")
+    element = RawElement("recon/echoes", shape, np.dtype(np.complex64), blocks, dims=dims, affine=first.affine)
+    return RawVolume((element,), replace(first, facts=_facts(pairs)).header())
+
+
+def _facts(pairs: Sequence[Sequence[ImageFile]]) -> dict[str, Any]:
+    """Return what sidecars state: the echo times where every echo has one, else what all that state it agree in."""
+    echoes: list[Mapping[str, Any]] = [{**phase.facts, **magnitude.facts} for magnitude, phase in pairs]
+    times: list[tuple[float, ...]] = [echo.get("te_s") or () for echo in echoes]
+    stated = {name: [echo[name] for echo in echoes if name in echo] for echo in echoes for name in echo}
+    facts = {name: values[0] for name, values in stated.items() if name != "te_s" and len(set(values)) == 1}
+    return facts | ({"te_s": tuple(time[0] for time in times)} if all(len(time) == 1 for time in times) else {})
 
 
 def _period(phase: ImageFile) -> float:

@@ -4,15 +4,15 @@ import re
 from dataclasses import dataclass
 from pathlib import Path
 
-__all__ = ["ECHOES", "TE_S", "Part", "image_part", "raw_part"]
+__all__ = ["ECHOES", "Part", "image_part", "raw_part"]
 
-TE_S = (0.003, 0.0115, 0.020, 0.0285)
-"""Echo times of the second inversion."""
-ECHOES = len(TE_S)
+ECHOES = 4
+"""Of the second inversion."""
 
 _RAW = re.compile(r"mp2rageme_(?P<subject>[0-9]+)_(?P<inversion>inv[12])(?:_te(?P<echo>[0-9]))?\.h5")
 _COILS = re.compile(r"(?:mp2rageme_)?(?:coilsens_(?P<after>[0-9]+)|(?P<before>[0-9]+)_coilsens)\.h5")
 _IMAGE = re.compile(r"(?P<stem>.*?)\.nii(?:\.gz)?")
+_MARK = re.compile(r"(?<![a-z0-9])(?:mp2rageme|ahead)(?![a-z])")
 _ECHO = re.compile(r"(?<![a-z0-9])(?:echo|te|e)[-_]?(?P<echo>[1-9])(?![0-9])")
 _KIND = re.compile(r"(?<![a-z0-9])(?:part-)?(?P<kind>magnitude|mag|phase|ph)(?![a-z0-9])")
 
@@ -51,17 +51,20 @@ def raw_part(path: Path) -> Part | None:
 
 
 def image_part(path: Path) -> Part | None:
-    """Return what an image is by its name, None where it does not state echo and magnitude or phase.
+    """Return what an image is by its name, None where it does not state the set, echo, and magnitude or phase.
 
     Examples
     --------
-    >>> image_part(Path("sub-01_inv2_echo-2_part-phase.nii.gz"))
-    Part(scan='sub-01_inv2', kind='phase', echo=2)
+    >>> image_part(Path("sub-01_acq-mp2rageme_inv-2_echo-2_part-phase.nii.gz"))
+    Part(scan='sub-01_acq-mp2rageme_inv-2', kind='phase', echo=2)
+    >>> image_part(Path("sub-01_echo-2_part-phase_MEGRE.nii.gz")) is None
+    True
     """
     named = _IMAGE.fullmatch(path.name)
     stem = named["stem"] if named else ""
-    echo, kind = _ECHO.search(stem.lower().replace("_", " ")), _KIND.search(stem.lower().replace("_", " "))
-    if echo is None or kind is None or "inv1" in stem.lower():
+    words = stem.lower().replace("_", " ")
+    echo, kind = _ECHO.search(words), _KIND.search(words)
+    if echo is None or kind is None or not _MARK.search(words) or re.search("inv-?1", words):
         return None
     spans = sorted((echo.span(), kind.span()), reverse=True)
     for start, stop in spans:

@@ -9,8 +9,8 @@ import numpy as np
 
 from mri_io.errors import FormatError, expected_got
 from mri_io.formats.ahead.coils import coil_maps, is_coil_maps
-from mri_io.formats.ahead.images import complex_echoes
-from mri_io.formats.ahead.names import ECHOES, TE_S, Part, image_part, raw_part
+from mri_io.formats.ahead.images import echo_images
+from mri_io.formats.ahead.names import ECHOES, Part, image_part, raw_part
 from mri_io.formats.base import Identity, RawElement, RawVolume, SourceItem, identify
 from mri_io.formats.ismrmrd.reader import IsmrmrdFormat, data_sets
 from mri_io.schema.attributes import Header
@@ -25,7 +25,7 @@ class AheadFormat(IsmrmrdFormat):
 
     Raw data are one ISMRMRD file per echo, ``mp2rageme_001_inv2_te1.h5`` to ``te4``, and ``mp2rageme_001_inv1.h5`` with
     the one echo of the first inversion; ``coilsens_001.h5`` are the subject's coil maps. Images are NIfTI, magnitude
-    and phase of all four echoes in one folder.
+    and phase of all four echoes in one folder, with ``mp2rageme`` or ``ahead`` in their names.
     """
 
     name = "ahead"
@@ -81,8 +81,7 @@ class AheadFormat(IsmrmrdFormat):
         members = [(part, path) for path in item.files if (part := raw_part(path) or image_part(path)) is not None]
         images = {kind: [path for part, path in members if part.kind == kind] for kind in ("magnitude", "phase")}
         if any(images.values()):
-            element = complex_echoes(images["magnitude"], images["phase"])
-            return RawVolume((element,), Header(te_s=TE_S, field_T=7.0))
+            return echo_images(images["magnitude"], images["phase"])
         raw = [(part.echo, path) for part, path in members if part.kind == "kspace"]
         echoes = [echo for echo, _ in raw]
         if echoes not in ([0], list(range(1, ECHOES + 1))):
@@ -120,7 +119,7 @@ def _part(path: Path) -> Part | None:
     image = image_part(path)
     if image is None or not path.is_file():
         return None
-    # Names like these are common: all four echoes, each with magnitude and phase, make it this set.
+    # All four echoes, each with magnitude and phase; other images of the set are read one by one.
     beside = [p for file in path.parent.iterdir() if (p := image_part(file)) is not None and p.scan == image.scan]
     wanted = {(kind, echo) for kind in ("magnitude", "phase") for echo in range(1, ECHOES + 1)}
     return image if len(beside) == len(wanted) and {(p.kind, p.echo) for p in beside} == wanted else None
@@ -143,11 +142,16 @@ def _joined(volumes: Sequence[RawVolume], paths: Sequence[Path]) -> RawVolume:
         spaces[0], shape=(len(spaces), *spaces[0].shape), dims=("echo", *(spaces[0].dims or ())), blocks=blocks
     )
     others = [element for element in first.elements[1:] if element.path != "mask/acquired"]
-    times = [volume.header.te_s for volume in volumes]
-    stated = all(time is not None and len(time) == 1 for time in times)
-    te_s = tuple(time[0] for time in times if time) if stated else TE_S
-    header = first.header.model_copy(update={"te_s": te_s})
+    header = first.header.model_copy(update={"te_s": _echo_times([volume.header for volume in volumes])})
     return RawVolume((kspace, *_joined_masks(volumes, spaces[0]), *others), header, first.attributes)
+
+
+def _echo_times(headers: Sequence[Header]) -> tuple[float, ...] | None:
+    """Return the times of the echoes: each file states its own, or every file those of all; else they are unknown."""
+    stated = [header.te_s or () for header in headers]
+    if all(len(times) == 1 for times in stated):
+        return tuple(times[0] for times in stated)
+    return stated[0] if len(set(stated)) == 1 and len(stated[0]) == len(headers) else None
 
 
 def _joined_masks(volumes: Sequence[RawVolume], kspace: RawElement) -> list[RawElement]:
