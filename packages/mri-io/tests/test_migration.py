@@ -164,6 +164,25 @@ def test_an_element_of_the_future_or_damage_is_refused_before_anything_changes(o
     assert files(old) == before
 
 
+@pytest.mark.parametrize("golden", ["store-1.0", "store-1.1"])
+def test_a_damaged_document_is_refused_and_gets_no_new_seal(tmp_path, golden):
+    """One bit of cohort.json has flipped; an edit on purpose, without a seal, is taken."""
+    path = shutil.copytree(GOLDEN / golden, tmp_path / "old")
+    document = path / "cohort.json"
+    content = {**open_cohort(path).metadata, "license": "CC-BY"}
+    write_document(document, content)
+    document.write_text(document.read_text().replace("CC-BY", "CC-BX"))
+    before = files(path)
+    for dry_run in (True, False):
+        with pytest.raises(CorruptElementError, match=r"cohort\.json: the content does not match its seal"):
+            migrate(path, dry_run=dry_run)
+    assert files(path) == before
+    document.write_text(json.dumps({**content, "license": "CC-BZ"}))
+    migrate(path)
+    assert open_cohort(path).metadata["license"] == "CC-BZ"
+    assert verify(path).ok
+
+
 def test_elements_of_unknown_types_stay_as_they_are(old):
     volume = open_cohort(old)[IDS[0]]
     shutil.copytree(volume.path / "recon" / "rss", volume.path / "spectrum")

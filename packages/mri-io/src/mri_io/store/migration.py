@@ -86,7 +86,7 @@ def migrate(cohort: str | Path | Cohort, *, dry_run: bool = False) -> MigrationR
     VersionError
         When anything in it is newer than this release; nothing has been changed then.
     CorruptElementError
-        When metadata are damaged; nothing has been changed then.
+        When metadata are damaged, or were edited under their seal; nothing has been changed then.
     ConfigError
         For a cohort in an object store.
     """
@@ -96,14 +96,15 @@ def migrate(cohort: str | Path | Cohort, *, dry_run: bool = False) -> MigrationR
         raise ConfigError(expected_got("migrate", expected="a cohort on a local disk", got=store_path(place), fix=fix))
     opened = open_cohort(place)
     folder = Path(str(opened.path))
-    _refuse_newer(opened.metadata.get("schema_version"), folder)
+    document = folder / "cohort.json"
+    _refuse_newer(read_document(document).get("schema_version"), folder)
     volumes = [folder / "volumes" / f"{volume_id}.zarr" for volume_id in opened.volume_ids()]
     plans = [_plan(volume) for volume in volumes]
     report = MigrationReport(dry_run, volumes=len(volumes))
     for volume, planned in zip(volumes, plans, strict=True):
         changes = planned if dry_run or not planned else _migrate_volume(volume)
         report.changes += changes
-    report.changes += _migrate_document(folder / "cohort.json", dry_run=dry_run)
+    report.changes += _migrate_document(document, dry_run=dry_run)
     return report
 
 
@@ -195,7 +196,7 @@ def _rewrite(element: Path, attributes: Mapping[str, Any], node: Node, temporary
 
 
 def _migrate_document(path: Path, *, dry_run: bool) -> list[Change]:
-    content = read_document(path, strict=False)  # may have been edited by hand
+    content = read_document(path)  # a new seal must not hide damage
     before = str(content["schema_version"])
     if before == SCHEMA_VERSION:
         return []
