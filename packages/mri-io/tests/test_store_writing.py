@@ -114,6 +114,39 @@ def test_refused(volume, made, case):
     assert verify(volume).ok
 
 
+PERSONAL = (
+    *("PatientName", "patient_id", "PatientAge", "PatientSex", "OtherPatientIDs", "IssuerOfPatientID", "OperatorsName"),
+    *("PhysiciansOfRecord", "ReferringPhysicianName", "PerformingPhysicianName", "NameOfPhysiciansReadingStudy"),
+    *("InstitutionName", "institutional_department", "StationName", "station", "ScheduledStationName", "MRN"),
+    *("AccessionNumber", "DeviceSerialNumber", "requesting_service", "birth-date"),
+)  # fmt: skip
+HARMLESS = ("patience", "stationary", "performance", "cooperator", "preferred", "email_free", "codes", "series", "path")
+
+
+@pytest.mark.parametrize("key", PERSONAL)
+def test_what_identifies_a_patient_is_refused_at_any_depth(volume, made, key):
+    """In attributes of elements and volumes, in the configuration of provenance, and with labels."""
+    deep = {"scan": [{"more": ({key: "Doe^John"},)}]}
+    message = rf"scan\.more\.{key} identify a patient"
+    with pytest.raises(SchemaError, match=message):
+        volume.write("recon/a", IMAGE, provenance=made, attributes=deep)
+    with pytest.raises(SchemaError, match=rf"provenance\.config.*{message}"):
+        volume.write("recon/a", IMAGE, provenance=made.model_copy(update={"config": deep}))
+    with pytest.raises(SchemaError, match=message):
+        volume.write("seg/a", LABELS, provenance=made, labels={1: {"name": "a", **deep}})
+    cohort = open_cohort(volume.path.parents[1])
+    with pytest.raises(SchemaError, match=message):
+        cohort.create_volume("sub-02_acq-t1_run-1", subject_id="sub-02", attributes=deep).__enter__()
+    assert volume.elements() == {}
+    assert not any(b"Doe" in path.read_bytes() for path in cohort.path.rglob("*") if path.is_file())
+
+
+def test_harmless_names_are_taken(volume, made):
+    further = {"nested": [{key: 1} for key in HARMLESS]}
+    element = volume.write("recon/a", IMAGE, provenance=made.model_copy(update={"config": further}), attributes=further)
+    assert element.attributes["nested"] == further["nested"]
+
+
 MISFIT = {
     "mask along kx": ("mask/a", np.ones(7, np.uint8), {"dims": ("kx",)}, r"mask length along kx: expected 5, .* got 7"),
     "mask along ky": ("mask/a", np.ones(5, np.uint8), {"dims": ("ky",)}, r"mask length along ky: expected 7, .* got 5"),

@@ -1,7 +1,7 @@
 """What must hold between an element about to be committed and those that are there (rule R6)."""
 
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -15,6 +15,7 @@ if TYPE_CHECKING:
 __all__ = [
     "UndeclaredLabelError",
     "check_affine",
+    "check_anonymous",
     "check_attributes",
     "check_labels_declared",
     "check_siblings",
@@ -22,27 +23,14 @@ __all__ = [
 ]
 
 AFFINE_TOLERANCE_MM = 1e-3
-_SEPARATORS = re.compile(r"[^A-Za-z]")
-# Letters of attribute names, lower case, that would hold a person's identity.
-_IDENTIFIERS = {
-    "accessionnumber",
-    "address",
-    "birthdate",
-    "birthday",
-    "dateofbirth",
-    "email",
-    "insuranceid",
-    "medicalrecordnumber",
-    "mrn",
-    "patient",
-    "patientaddress",
-    "patientbirthdate",
-    "patientid",
-    "patientname",
-    "phonenumber",
-    "socialsecuritynumber",
-    "ssn",
-}
+_NOT_LETTERS = re.compile(r"[^a-z]")
+_IDENTIFYING = re.compile(
+    r".*(patient|physician|institution|birth|accession|insurance|medicalrecord|socialsecurity|serialnumber"
+    r"|stationname|phonenumber|telephone).*"
+    r"|(operator|referring|performing|requesting|station(?!ar)).*"
+    r"|address|email|mrn|ssn"
+)
+"""Letters of names, lower case, under which DICOM and others keep who was examined, where and by whom (PS3.15 E)."""
 
 
 class UndeclaredLabelError(SchemaError):
@@ -85,6 +73,7 @@ def normalise_labels(labels: Mapping[int, Any] | None, where: str) -> dict[str, 
         if not entry.get("name"):
             raise SchemaError(expected_got(f"label {number}", expected="a name", got=value, where=where))
         stored[str(number)] = entry
+    check_anonymous(stored, where)
     return stored
 
 
@@ -110,10 +99,27 @@ def check_attributes(attributes: Mapping[str, Any] | None, reserved: Iterable[st
     taken = sorted(found.keys() & set(reserved))
     if taken:
         raise SchemaError(f"{where}: the attributes {', '.join(taken)} are set by the store. Choose other names.")
-    personal = sorted(key for key in found if _SEPARATORS.sub("", key).lower() in _IDENTIFIERS)
+    check_anonymous(found, where)
+    return found
+
+
+def check_anonymous(content: Any, where: str) -> None:
+    """Raise SchemaError when a key at any depth of a mapping or list names what identifies a patient (rule R2)."""
+    personal = sorted(set(_identifying(content, "")))
     if personal:
         raise SchemaError(f"{where}: the attributes {', '.join(personal)} identify a patient. Leave them out.")
-    return found
+
+
+def _identifying(content: Any, path: str) -> Iterator[str]:
+    if isinstance(content, Mapping):
+        for key, value in content.items():
+            if _IDENTIFYING.fullmatch(_NOT_LETTERS.sub("", str(key).lower())):
+                yield f"{path}{key}"
+            else:
+                yield from _identifying(value, f"{path}{key}.")
+    elif isinstance(content, list | tuple):
+        for value in content:
+            yield from _identifying(value, path)
 
 
 def check_siblings(

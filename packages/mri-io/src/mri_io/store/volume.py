@@ -25,7 +25,7 @@ from mri_io.schema.attributes import Header, Provenance, Source
 from mri_io.schema.elements import DATA, ElementType, element_type, is_path
 from mri_io.schema.readers import check_version, is_known
 from mri_io.schema.validation import validate
-from mri_io.store.checks import check_affine, check_attributes, check_siblings, normalise_labels
+from mri_io.store.checks import check_affine, check_anonymous, check_attributes, check_siblings, normalise_labels
 from mri_io.store.commit import NODE, flush_node, is_committed, publish, publish_group, storage_errors
 from mri_io.store.element import Element
 from mri_io.store.metadata import SEAL, Node, has_attributes, read_node, write_group
@@ -383,6 +383,7 @@ def _attributes(
 ) -> dict[str, Any]:
     """Return the attributes that an element is stored with, validated against the schema."""
     further = check_attributes(attributes, _RESERVED, where)
+    check_anonymous(provenance.config, f"{where}: provenance.config")
     lacking = [key for key in kind.required if key not in further]
     if lacking:
         raise SchemaError(expected_got("attributes", expected=lacking, got=tuple(further), where=where))
