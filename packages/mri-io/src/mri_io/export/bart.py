@@ -3,6 +3,7 @@
 import math
 from collections.abc import Sequence
 from pathlib import Path
+from typing import BinaryIO
 
 import numpy as np
 
@@ -45,20 +46,28 @@ class BartExporter(ElementExporter):
         for place, length in zip(places, element.shape, strict=True):
             dims[place] = length
         targets[0].write_text("# Dimensions\n" + " ".join(map(str, dims)) + "\n", encoding="ascii")
-        with targets[1].open("wb") as file:
-            file.truncate(math.prod(dims) * 8)
         inner = element_type(element.path).arrays[DATA].inner or len(places)
         leading = len(places) - inner
-        within = places[leading:]
-        for position in np.ndindex(*element.shape[:leading]):
-            block = self.converted(element, element[position] if position else element.numpy())
-            index: list[int | slice] = [0] * MOST_DIMENSIONS
-            for place, number in zip(places[:leading], position, strict=True):
-                index[place] = number
-            for place in within:
-                index[place] = slice(None)
-            # Mapped anew each time: pages of a map count as memory of the process as long as it exists.
-            mapped = np.memmap(targets[1], "<c8", "r+", shape=tuple(dims), order="F")
-            mapped[tuple(index)] = block.transpose(np.argsort(within))
-            mapped.flush()
-            del mapped
+        with targets[1].open("wb") as file:
+            for position in np.ndindex(*element.shape[:leading]):
+                block = self.converted(element, element[position] if position else element.numpy())
+                first = sum(number * math.prod(dims[:place]) for number, place in zip(position, places, strict=False))
+                _write_block(file, block, places[leading:], dims, first)
+
+
+def _write_block(file: BinaryIO, block: np.ndarray, places: Sequence[int], dims: Sequence[int], first: int) -> None:
+    """Write a block whose axes are BART's dimensions `places` into a file, its first value at number `first`.
+
+    The file is written, not mapped: a full disk ends a process that writes to a map.
+    """
+    slowest_first = sorted(range(len(places)), key=lambda axis: -places[axis])
+    block, places = block.transpose(slowest_first), [places[axis] for axis in slowest_first]
+    steps = [math.prod(dims[:place]) for place in places]
+    whole = [math.prod(block.shape[axis + 1 :]) for axis in range(block.ndim)]
+    # What follows the last axis between whose entries other blocks lie is one piece of the file.
+    outer = max(
+        (axis + 1 for axis in range(block.ndim) if steps[axis] != whole[axis] and dims[places[axis]] > 1), default=0
+    )
+    for index in np.ndindex(*block.shape[:outer]):
+        file.seek(8 * (first + sum(number * step for number, step in zip(index, steps, strict=False))))
+        file.write(np.ascontiguousarray(block[index], "<c8").data)

@@ -1,13 +1,14 @@
 """Reconstructions as the fastMRI leaderboard and its evaluation take them (github.com/facebookresearch/fastMRI)."""
 
+import math
 from collections.abc import Sequence
 from pathlib import Path
 
-import h5py
 import numpy as np
 
 from mri_io.errors import ConfigError, expected_got
 from mri_io.export.base import ElementExporter, ExportItem
+from mri_io.export.hdf5 import hdf5_file
 from mri_io.export.names import require_image
 
 __all__ = ["FastMriExporter"]
@@ -42,7 +43,7 @@ class FastMriExporter(ElementExporter):
         """Write the file, a block of slices at a time."""
         rows, columns = _crop(item)
         shape = (item.element.shape[0], rows.stop - rows.start, columns.stop - columns.start)
-        with h5py.File(targets[0], "w") as file:
+        with hdf5_file(targets[0], 4 * math.prod(shape)) as file:
             stored = file.create_dataset("reconstruction", shape, np.float32)
             start = 0
             for block in self.blocks(item.element):

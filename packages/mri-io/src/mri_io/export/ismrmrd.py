@@ -1,5 +1,6 @@
 """ISMRMRD HDF5: k-space as acquisitions with encoding counters (Inati et al. 2017, doi:10.1002/mrm.26089)."""
 
+import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -13,6 +14,7 @@ from ismrmrd.hdf5 import acquisition_dtype
 
 from mri_io.errors import ConfigError, expected_got
 from mri_io.export.base import ElementExporter, ExportItem
+from mri_io.export.hdf5 import hdf5_file
 from mri_io.export.ismrmrd_header import header_xml, slice_geometry
 from mri_io.schema.attributes import Header
 from mri_io.store.element import Element
@@ -23,6 +25,7 @@ MOST = 65535
 """Largest counter, number of samples and of coils."""
 CHUNK = 64
 NOISE_SAMPLES = 32768
+_HEAP = 4096
 _COUNTERS = {"set": "set", "echo": "contrast", "slice": "slice", "kz": "kspace_encode_step_2"}
 
 
@@ -50,12 +53,12 @@ class IsmrmrdExporter(ElementExporter):
     def write(self, item: ExportItem, targets: Sequence[Path]) -> None:
         """Write the file, a block of k-space at a time."""
         layout = _Layout(item)
-        with h5py.File(targets[0], "w") as file:
+        with hdf5_file(targets[0], layout.size() + _noise_size(item)) as file:
             group = file.create_group("dataset")
             text = group.create_dataset("xml", (1,), dtype=h5py.special_dtype(vlen=bytes))
             text[0] = layout.xml()
             data = group.create_dataset("data", (0,), maxshape=(None,), chunks=(CHUNK,), dtype=acquisition_dtype)
-            for block in _noise(item):
+            for block in _noise_acquisitions(item):
                 _append(data, block)
             for block in layout.acquisitions():
                 _append(data, block)
@@ -82,11 +85,34 @@ def _block(readouts: np.ndarray, paths: np.ndarray | None = None) -> np.ndarray:
     return block
 
 
-def _noise(item: ExportItem) -> Iterator[np.ndarray]:
-    """Yield the noise, unless k-space was whitened and no longer has it."""
+def _size(count: int, readout: int, path: int = 0) -> int:
+    """Return how many bytes acquisitions take in the file at most; readout and path are the bytes of one.
+
+    These lie in heaps of at least 4096 bytes, as many as fit into one; larger ones have heaps of their own.
+    """
+    objects = (max(n + 128, _HEAP // max(1, (_HEAP - 32) // (n + 24)) + 1) for n in (readout, path) if n)
+    return (count + CHUNK) * (acquisition_dtype.itemsize + 32 + sum(objects))
+
+
+def _noise(item: ExportItem) -> Element | None:
+    """Return the noise, unless k-space was whitened and no longer has it."""
     if "noise" not in item.volume or item.element.attributes.get("prewhitened"):
+        return None
+    return item.volume["noise"]
+
+
+def _noise_size(item: ExportItem) -> int:
+    noise = _noise(item)
+    if noise is None:
+        return 0
+    coils, samples = noise.shape
+    return _size(math.ceil(samples / NOISE_SAMPLES), 8 * coils * min(samples, NOISE_SAMPLES))
+
+
+def _noise_acquisitions(item: ExportItem) -> Iterator[np.ndarray]:
+    noise = _noise(item)
+    if noise is None:
         return
-    noise = item.volume["noise"]
     for start in range(0, noise.shape[1], NOISE_SAMPLES):
         block = _block(noise[:, start : start + NOISE_SAMPLES][None])
         block["head"]["flags"] = 1 << (ismrmrd.ACQ_IS_NOISE_MEASUREMENT - 1)
@@ -110,7 +136,7 @@ class _Layout:
             raise ConfigError(
                 expected_got("trajectory", expected="with k-space on no grid", got="none", where=self.element.folder)
             )
-        self.sampled()
+        _ = self.sampled  # raises
 
     @property
     def element(self) -> Element:
@@ -143,8 +169,14 @@ class _Layout:
         columns = np.flatnonzero(self.mask.numpy().reshape(-1, self.sizes["kx"]).any(axis=0))
         return bool(columns.size) and columns[-1] - columns[0] + 1 > columns.size  # one piece is a partial readout
 
+    @cached_property
     def sampled(self) -> tuple[np.ndarray, tuple[int, int]]:
-        """Return which lines were acquired, broadcasting against (leading..., line), and the span of their samples."""
+        """Which lines (leading..., line) were acquired, and the span of their samples."""
+        lines, span = self._sampled()
+        count = self.element.shape[-1] if self.turned else self.element.shape[-2]
+        return np.broadcast_to(lines, (*self.element.shape[:-3], count)), span
+
+    def _sampled(self) -> tuple[np.ndarray, tuple[int, int]]:
         line, sample = ("kx", "ky") if self.turned else ("ky", "kx")
         if self.mask is None:
             return np.ones(1, bool), (0, self.sizes[sample] if self.on_grid else self.element.shape[-1])
@@ -165,6 +197,12 @@ class _Layout:
             where = self.mask.folder
             raise ConfigError(expected_got("mask", expected="whole readouts", got=got, where=where, fix=fix))
         return lines, (first, stop)
+
+    def size(self) -> int:
+        """Return how many bytes the acquisitions take in the file at most."""
+        coils, samples = self.element.shape[-3], self.element.shape[-2 if self.turned else -1]
+        axes = 0 if self.on_grid else self.item.volume["trajectory"].shape[-1]
+        return _size(int(self.sampled[0].sum()), 8 * coils * samples, 4 * axes * samples)
 
     def xml(self) -> bytes:
         """Return the file's header."""
@@ -207,9 +245,7 @@ class _Layout:
     def acquisitions(self) -> Iterator[np.ndarray]:
         """Yield the acquisitions, those of one chunk of k-space at a time."""
         shape = self.element.shape[:-3]
-        lines, (first, stop) = self.sampled()
-        count = self.element.shape[-1] if self.turned else self.element.shape[-2]
-        lines = np.broadcast_to(lines, (*shape, count))
+        lines, (first, stop) = self.sampled
         last = max((index for index in np.ndindex(shape) if lines[index].any()), default=None)
         geometry = self._geometry()
         for index in np.ndindex(shape):
