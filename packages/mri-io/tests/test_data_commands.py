@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 
 from mri_io import create_cohort, open_cohort
+from mri_io.schema import Provenance
 from mri_io.testing import flip_bit, tiny_cohort
 from mri_io.testing.raw_files import random_kspace, write_fastmri
 
@@ -128,6 +129,31 @@ def test_info_of_a_cohort_and_of_a_volume(cli, cohort):
     content = json.loads(cli("info", volume.path, "--json").out)
     commits = {element["path"]: element["commit"] for element in content["elements"]}
     assert commits == {path: element.commit for path, element in volume.elements().items()}
+
+
+def test_damaged_volumes_are_lines_of_the_lists(cli, cohort):
+    first, second, third = cohort.volumes()
+    flip_bit(first.path / "zarr.json", 200)
+    flip_bit(second["kspace"].folder / "zarr.json", 200)
+    rows = {row[0]: row for row in cells(cli("ls", cohort.path).out) if row[0].startswith("sub-")}
+    for volume in (first, second):
+        assert rows[volume.id][3].startswith("damaged:")
+    assert rows[third.id][3].startswith("image/t1")
+    assert [row["volume"] for row in json.loads(cli("ls", cohort.path, "--json").out)] == sorted(rows)
+    text = cli("info", cohort.path).out
+    assert "volumes: 3" in text
+    for volume in (first, second):
+        assert f"damaged: {volume.id}: " in text
+    assert list(json.loads(cli("info", cohort.path, "--json").out)["damaged"]) == [first.id, second.id]
+
+
+@pytest.mark.parametrize("name", ["kidney [left]", "[/left] :brain:"])
+def test_names_are_printed_as_they_are(cli, cohort, name):
+    volume = cohort.volumes()[0]
+    labels = np.ones((2, 16, 12), np.uint8)
+    made = Provenance(method="test", package="mri-io", version="0")
+    volume.write("seg/b", labels, provenance=made, labels={1: name})
+    assert f"1 {name}" in cli("info", volume.path).out
 
 
 def test_verify_says_what_is_damaged(cli, cohort):

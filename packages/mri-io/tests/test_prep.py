@@ -15,6 +15,7 @@ import pytest
 
 from mri_io.errors import ConfigError, FormatError, StoreError
 from mri_io.prep import PrepSummary, TaskFailure, cluster, prepare_cohort, run_tasks
+from mri_io.testing import flip_bit
 from mri_io.testing.clusters import dask_scheduler, dask_worker
 
 
@@ -232,6 +233,40 @@ def test_volumes_are_chosen_by_id_or_part(tiny):
     assert [result["volume"] for result in some.results] == [ids[2], ids[0]]
     part = prepare_cohort(tiny, work_on, part="val", progress=False)
     assert [result["volume"] for result in part.results] == [ids[1]]
+
+
+def test_a_volume_named_twice_is_worked_on_once(tiny):
+    ids = tiny.volume_ids()
+    summary = prepare_cohort(tiny, work_on, volumes=[ids[0], ids[0], ids[1], ids[2]], description="s", progress=False)
+    assert [result["volume"] for result in summary.results] == [ids[0], ids[2]]
+    assert [row["item"] for row in tiny.failures()] == [ids[1]]  # the one that is broken
+
+
+def test_choices_that_would_be_ignored_are_refused(tiny):
+    with pytest.raises(ConfigError, match="part: expected that of split 'nosuch': train, val or test, got none"):
+        prepare_cohort(tiny, work_on, split="nosuch", progress=False)
+    with pytest.raises(ConfigError, match="choice of volumes: expected volumes or a part of a split, got both"):
+        prepare_cohort(tiny, work_on, volumes=tiny.volume_ids(), part="val", progress=False)
+
+
+@pytest.mark.parametrize("word", [b"zarr_format", b'"mri"', b"sub-02"])
+def test_a_damaged_volume_fails_alone(tiny, word):
+    ids = tiny.volume_ids()
+    (tiny.path / "mended").touch()
+    file = tiny.volumes_path / f"{ids[1]}.zarr" / "zarr.json"
+    flip_bit(file, 8 * (file.read_bytes().rindex(word) + 2))
+    needs = lambda volume: 10**6  # noqa: E731
+    options = {"description": "smooth", "progress": False, "memory": needs}
+    for chosen in ({}, {"volumes": ids}):
+        summary = prepare_cohort(tiny, work_on, **chosen, **options)
+        assert [result["volume"] for result in summary.results] == [ids[0], ids[2]]
+        assert [failure.label for failure in summary.failures] == [ids[1]]
+    (row,) = tiny.failures()
+    assert (row["item"], row["stage"]) == (ids[1], "smooth")
+    assert f"{ids[1]}.zarr" in row["error"]
+    # Of a part is the damaged volume whose id begins with a subject of it.
+    assert [f.label for f in prepare_cohort(tiny, work_on, part="val", **options).failures] == [ids[1]]
+    assert prepare_cohort(tiny, work_on, part="train", **options).ok
 
 
 @contextmanager

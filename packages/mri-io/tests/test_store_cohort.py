@@ -5,6 +5,7 @@ import os
 import socket
 import subprocess
 import sys
+import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
 
@@ -12,10 +13,14 @@ import numpy as np
 import pytest
 
 from mri_io import create_cohort, open_cohort, verify
-from mri_io.errors import ElementExistsError, ElementNotFoundError, SchemaError, StoreError
+from mri_io.errors import CorruptElementError, ElementExistsError, ElementNotFoundError, SchemaError, StoreError
 from mri_io.schema import Source
 from mri_io.store import Split, build_index, collect_garbage, open_volume, query_index
+from mri_io.store import cohort as cohort_module
+from mri_io.store import volume as volume_module
+from mri_io.store.damage import DamageError
 from mri_io.store.index import read_index
+from mri_io.testing import flip_bit
 
 IMAGE = np.ones((3, 10, 8), np.float32)
 
@@ -76,6 +81,59 @@ def test_odd_ids_are_no_volumes(tiny, volume_id):
     with pytest.raises(ElementNotFoundError):
         tiny.remove_volume(volume_id)
     assert len(tiny) == 3
+
+
+def test_a_damaged_volume_is_an_error_unless_it_is_asked_for(tiny):
+    ids = tiny.volume_ids()
+    flip_bit(tiny.volumes_path / f"{ids[1]}.zarr" / "zarr.json", 200)
+    (tiny.volumes_path / "orphan.zarr").mkdir()
+    with pytest.raises(CorruptElementError, match=ids[1]):
+        tiny.volumes()
+    damaged = {}
+    assert [volume.id for volume in tiny.volumes(on_damage=damaged.__setitem__)] == [ids[0], ids[2]]
+    assert [(name, type(error)) for name, error in damaged.items()] == [(ids[1], DamageError)]
+    assert [volume.id for volume in tiny.volumes("default", "train")] == [ids[0]]  # it is of another part
+    with pytest.raises(CorruptElementError):
+        tiny.volumes("default", "val")
+
+
+def test_volumes_that_are_removed_while_they_are_listed_are_left_out(tiny, monkeypatch):
+    ids = tiny.volume_ids()
+    opened = cohort_module.open_volume
+
+    def open_and_remove(folder):
+        volume = opened(folder)
+        if volume.id == ids[0]:
+            tiny.remove_volume(ids[1])
+        return volume
+
+    monkeypatch.setattr(cohort_module, "open_volume", open_and_remove)
+    assert [volume.id for volume in tiny.volumes()] == [ids[0], ids[2]]
+
+
+def test_no_element_joins_the_volume_that_takes_the_place_of_its_own(tiny, made, monkeypatch):
+    first = tiny.volumes()[0]
+    publish = volume_module.publish
+    others = []
+
+    def replace_volume():
+        tiny.remove_volume(first.id)
+        with tiny.create_volume(first.id, subject_id="sub-01") as volume:
+            volume.write("image/new", IMAGE, provenance=made)
+
+    def publish_late(folder, target, *, replace=False):
+        if target.name == "late":  # between the look at the volume and the publication in it
+            others.append(threading.Thread(target=replace_volume))
+            others[0].start()
+            others[0].join(0.5)
+        publish(folder, target, replace=replace)
+
+    monkeypatch.setattr(volume_module, "publish", publish_late)
+    with first.writer("image/late", shape=IMAGE.shape, dtype=IMAGE.dtype, provenance=made) as writer:
+        writer.append(IMAGE)
+    others[0].join(20)
+    assert not others[0].is_alive()
+    assert list(tiny[first.id].elements()) == ["image/new"]
 
 
 def test_the_index_tells_what_the_volumes_hold(tiny):

@@ -63,7 +63,7 @@ def prep(
     step: Annotated[str | None, typer.Argument(help="Name of the step.")] = None,
     set_: Annotated[list[str] | None, typer.Option("--set", help="Option of the step: key=value; repeat.")] = None,
     volume: Annotated[list[str] | None, typer.Option(help="Volume id; repeat for several [all].")] = None,
-    split: Annotated[str, typer.Option(help="Name of the split.")] = "default",
+    split: Annotated[str | None, typer.Option(help="Name of the split of --part [default].")] = None,
     part: Annotated[str | None, typer.Option(help="Part of the split [all volumes].")] = None,
     scheduler: Scheduler = "sync",
 ) -> None:
@@ -270,7 +270,7 @@ def resample(
     ] = None,
     name: Annotated[str | None, typer.Option(help="Name of the result [ELEMENT-to-OTHER].")] = None,
     volume: Annotated[list[str] | None, typer.Option(help="Volume id; repeat for several [all with ELEMENT].")] = None,
-    split: Annotated[str, typer.Option(help="Name of the split.")] = "default",
+    split: Annotated[str | None, typer.Option(help="Name of the split of --part [default].")] = None,
     part: Annotated[str | None, typer.Option(help="Part of the split [all volumes].")] = None,
     scheduler: Scheduler = "sync",
     replace: Annotated[bool, typer.Option("--replace", help="Replace results that exist.")] = False,

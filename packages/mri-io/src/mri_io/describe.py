@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from mri_io.errors import ConfigError, ElementNotFoundError, StoreError, expected_got
+from mri_io.errors import ConfigError, CorruptElementError, ElementNotFoundError, StoreError, expected_got
 from mri_io.prep.progress import progress_report
 from mri_io.store.cohort import Cohort, open_cohort, volume_folders
 from mri_io.store.element import Element
@@ -62,24 +62,36 @@ def _volume(volume: Volume) -> dict[str, Any]:
 
 
 def list_volumes(cohort: str | AnyPath) -> list[dict[str, Any]]:
-    """Return id, subject, parts in splits, elements and bytes of every volume."""
+    """Return id, subject, parts in splits, elements and bytes of every volume; of damaged ones id and ``damage``."""
     opened = open_cohort(cohort)
     splits = [opened.split(path.stem) for path in sorted_glob(opened.path / "splits", "*.json")]
-    rows = []
-    for volume in opened.volumes():
-        elements = volume.elements()
-        parts = {split.name: part for split in splits if (part := split.part_of(volume.subject_id))}
-        size = sum(element.stored_bytes for element in elements.values())
-        rows.append(
-            {
-                "volume": volume.id,
-                "subject": volume.subject_id,
-                "split": parts,
-                "elements": list(elements),
-                "bytes": size,
-            }
-        )
-    return rows
+    readable, damaged = _readable(opened)
+    rows = [
+        {
+            "volume": volume.id,
+            "subject": volume.subject_id,
+            "split": {split.name: part for split in splits if (part := split.part_of(volume.subject_id))},
+            "elements": list(elements),
+            "bytes": sum(element.stored_bytes for element in elements.values()),
+        }
+        for volume, elements in readable
+    ]
+    unread = {"subject": "", "split": {}, "elements": [], "bytes": 0}
+    rows += [{"volume": volume_id, **unread, "damage": problem} for volume_id, problem in damaged.items()]
+    return sorted(rows, key=lambda row: str(row["volume"]))
+
+
+def _readable(cohort: Cohort) -> tuple[list[tuple[Volume, dict[str, Element]]], dict[str, str]]:
+    """Return the volumes with their elements, and by id what is damaged in those whose metadata cannot be read."""
+    damaged: dict[str, str] = {}
+    readable = []
+    volumes = cohort.volumes(on_damage=lambda volume_id, error: damaged.update({volume_id: str(error)}))
+    for volume in volumes:
+        try:
+            readable.append((volume, volume.elements()))
+        except CorruptElementError as error:
+            damaged[volume.id] = str(error)
+    return readable, dict(sorted(damaged.items()))
 
 
 def describe(path: str | AnyPath, volume: str | None = None) -> dict[str, Any]:
@@ -95,9 +107,9 @@ def describe(path: str | AnyPath, volume: str | None = None) -> dict[str, Any]:
 
 def _cohort(cohort: Cohort) -> dict[str, Any]:
     kinds: dict[str, dict[str, Any]] = {}
-    volumes = cohort.volumes()
-    for volume in volumes:
-        for path, element in volume.elements().items():
+    readable, damaged = _readable(cohort)
+    for _, elements in readable:
+        for path, element in elements.items():
             kind = kinds.setdefault(path, {"volumes": 0, "bytes": 0, "shapes": [], "dtype": str(element.dtype)})
             kind["volumes"] += 1
             kind["bytes"] += element.stored_bytes
@@ -106,8 +118,9 @@ def _cohort(cohort: Cohort) -> dict[str, Any]:
     return {
         **cohort.metadata,
         "path": str(cohort.path),
-        "volumes": len(volumes),
-        "subjects": len({volume.subject_id for volume in volumes}),
+        "volumes": len(readable) + len(damaged),
+        "subjects": len({volume.subject_id for volume, _ in readable}),
+        "damaged": damaged,
         "splits": [path.stem for path in sorted_glob(cohort.path / "splits", "*.json")],
         "evaluations": [path.stem for path in sorted_glob(cohort.path / "evaluations", "*.json")],
         "failures": [{key: row.get(key) for key in ("item", "stage", "error")} for row in cohort.failures()],
@@ -125,12 +138,13 @@ def print_json(content: Any) -> None:
 def _table(title: str, columns: Sequence[str], rows: Sequence[Sequence[object]]) -> None:
     from rich.console import Console
     from rich.table import Table
+    from rich.text import Text
 
-    table = Table(title=title, title_justify="left")
+    table = Table(title=Text(title), title_justify="left")
     for column in columns:
         table.add_column(column, overflow="fold", justify="right" if column in ("MB", "n") else "left")
-    for row in rows:
-        table.add_row(*[f"{cell:.2f}" if isinstance(cell, float) else str(cell) for cell in row])
+    for row in rows:  # as Text: what others named may hold brackets and colons, which strings have read as markup
+        table.add_row(*[Text(f"{cell:.2f}" if isinstance(cell, float) else str(cell)) for cell in row])
     # Without a terminal nothing limits the width, and other programs want whole words.
     Console(width=None if Console().is_terminal else 160).print(table)
 
@@ -142,7 +156,7 @@ def print_listing(rows: Sequence[Mapping[str, Any]]) -> None:
             row["volume"],
             row["subject"],
             ", ".join(f"{part} ({name})" for name, part in row["split"].items()),
-            ", ".join(row["elements"]),
+            f"damaged: {row['damage']}" if "damage" in row else ", ".join(row["elements"]),
             f"{row['bytes'] / 1e6:.2f}",
         )
         for row in rows
@@ -157,6 +171,8 @@ def print_description(content: Mapping[str, Any]) -> None:
     if "subject" not in content:
         for key in ("name", "path", "schema_version", "created", "license", "volumes", "subjects"):
             typer.echo(f"{key:>15}: {content[key]}")
+        for volume_id, problem in content["damaged"].items():
+            typer.echo(f"{'damaged':>15}: {volume_id}: {problem}")
         typer.echo(f"{'splits':>15}: {', '.join(content['splits']) or 'none'}")
         typer.echo(f"{'evaluations':>15}: {', '.join(content['evaluations']) or 'none'}")
         typer.echo(f"{'failures':>15}: {len(content['failures']) or 'none'}")

@@ -9,6 +9,7 @@ app = typer.Typer(help="Reconstruction and segmentation, end to end: train, run,
 
 CohortArgument = Annotated[str, typer.Argument(help="Folder or URL of the cohort.")]
 SplitOption = Annotated[str, typer.Option(help="Name of the split.")]
+ChosenSplitOption = Annotated[str | None, typer.Option(help="Name of the split of --part [default].")]
 
 
 @app.command()
@@ -48,7 +49,7 @@ def run(
     mask_seed: Annotated[int | None, typer.Option(help="Seed of a mask that is made [0].")] = None,
     maps: Annotated[str | None, typer.Option(help="Coil maps sens/NAME [those of the training].")] = None,
     name: Annotated[str | None, typer.Option(help="The results are recon/NAME and seg/NAME.")] = None,
-    split: SplitOption = "default",
+    split: ChosenSplitOption = None,
     part: Annotated[str | None, typer.Option(help="Part of the split [all volumes].")] = None,
     scheduler: Annotated[str, typer.Option(help="sync, local[:N], slurm[:N] or tcp://host:port.")] = "sync",
     device: Annotated[str, typer.Option(help="cpu, cuda, cuda:1, ...")] = "cpu",

@@ -9,6 +9,7 @@ app = typer.Typer(help="Reconstruct images from k-space: calibrate, run, train, 
 
 CohortArgument = Annotated[str, typer.Argument(help="Folder or URL of the cohort.")]
 SplitOption = Annotated[str, typer.Option(help="Name of the split.")]
+ChosenSplitOption = Annotated[str | None, typer.Option(help="Name of the split of --part [default].")]
 PartOption = Annotated[str | None, typer.Option(help="Part of the split [all volumes].")]
 SchedulerOption = Annotated[str, typer.Option(help="sync, local[:N], slurm[:N] or tcp://host:port.")]
 DeviceOption = Annotated[str, typer.Option(help="cpu, cuda, cuda:1, ...")]
@@ -25,7 +26,7 @@ def calibrate(
     ] = None,
     name: Annotated[str | None, typer.Option(help="The result is sens/NAME [the method].")] = None,
     set_: SetOption = None,
-    split: SplitOption = "default",
+    split: ChosenSplitOption = None,
     part: PartOption = None,
     scheduler: SchedulerOption = "sync",
     device: DeviceOption = "cpu",
@@ -70,7 +71,7 @@ def run(
     maps: Annotated[str | None, typer.Option(help="Coil maps sens/NAME; none: root sum of squares.")] = None,
     set_: SetOption = None,
     name: Annotated[str | None, typer.Option(help="The result is recon/NAME.")] = None,
-    split: SplitOption = "default",
+    split: ChosenSplitOption = None,
     part: PartOption = None,
     scheduler: SchedulerOption = "sync",
     device: DeviceOption = "cpu",

@@ -117,7 +117,7 @@ def calibrate(
     config: Config | None = None,
     name: str | None = None,
     mask: str | None = None,
-    split: str = "default",
+    split: str | None = None,
     part: str | None = None,
     scheduler: str = "sync",
     device: str = "cpu",
@@ -141,7 +141,7 @@ def calibrate(
         Name of a stored mask: only its fully sampled centre is used, as if the scan had been accelerated so. Of
         ``mask/acquired``, where there is one, always; else all of k-space is taken as acquired.
     split, part
-        Restricts to a part of a split.
+        Restricts to a part of a split, of ``default`` where none is named.
     scheduler, device
         See `mri_io.prep.prepare_cohort`; ``"cuda"`` works with ``sync``.
     replace

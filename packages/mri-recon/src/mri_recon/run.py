@@ -298,7 +298,7 @@ def run(
     mask: MaskConfig | None = None,
     maps: str | None = None,
     name: str | None = None,
-    split: str = "default",
+    split: str | None = None,
     part: str | None = None,
     scheduler: str = "sync",
     device: str = "cpu",
@@ -322,7 +322,7 @@ def run(
     name
         Of the result, by default the method and the mask.
     split, part
-        Restricts to a part of a split.
+        Restricts to a part of a split, of ``default`` where none is named.
     scheduler, device
         See `mri_io.prep.prepare_cohort`; ``"cuda"`` works with ``sync``.
     replace

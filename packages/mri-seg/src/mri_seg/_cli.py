@@ -9,6 +9,7 @@ app = typer.Typer(help="Segment images and reconstructions: train, run, evaluate
 
 CohortArgument = Annotated[str, typer.Argument(help="Folder or URL of the cohort.")]
 SplitOption = Annotated[str, typer.Option(help="Name of the split.")]
+ChosenSplitOption = Annotated[str | None, typer.Option(help="Name of the split of --part [default].")]
 
 
 @app.command()
@@ -41,7 +42,7 @@ def run(
         list[str] | None, typer.Option(help="Element to segment instead of the one trained on; once per channel.")
     ] = None,
     name: Annotated[str | None, typer.Option(help="The result is seg/NAME.")] = None,
-    split: SplitOption = "default",
+    split: ChosenSplitOption = None,
     part: Annotated[str | None, typer.Option(help="Part of the split [all volumes].")] = None,
     window: Annotated[tuple[int, int] | None, typer.Option(help="Size of sliding windows [whole slices].")] = None,
     device: Annotated[str, typer.Option(help="cpu, cuda, cuda:1, ...")] = "cpu",

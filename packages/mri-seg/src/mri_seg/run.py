@@ -7,10 +7,10 @@ import numpy as np
 
 from mri_io.prep import LoadsOnce, PrepSummary, already_there, prepare_cohort, result_path
 from mri_io.schema import Provenance
-from mri_io.store import Volume, open_cohort
+from mri_io.store import Volume
 from mri_io.torch import check_device
 from mri_seg.data import magnitude_channels
-from mri_seg.errors import ConfigError, ElementNotFoundError
+from mri_seg.errors import ConfigError
 from mri_seg.inference import load_network, predict
 
 __all__ = ["run"]
@@ -66,7 +66,7 @@ def run(
     *,
     inputs: tuple[str, ...] = (),
     name: str | None = None,
-    split: str = "default",
+    split: str | None = None,
     part: str | None = None,
     window: tuple[int, int] | None = None,
     device: str = "cpu",
@@ -84,7 +84,7 @@ def run(
     name
         Of the result, by default ``<model>-<first input's name>``.
     split, part
-        Restricts to a part of a split.
+        Restricts to a part of a split, of ``default`` where none is named.
     window
         See `mri_seg.inference.predict`.
     device
@@ -110,12 +110,9 @@ def run(
     check_device(device, scheduler)
     _, config, _ = load_network(checkpoint)
     chosen = inputs or config.data.inputs
-    opened = open_cohort(cohort)
-    if not opened.volumes(split, part):
-        raise ElementNotFoundError(f"{opened.path}: no volumes (split {split!r}, part {part!r}).")
     target = name or f"{config.model.name}-{chosen[0].partition('/')[2]}"
     result_path("seg", target)
     work = _SegmentVolume(
         Path(checkpoint).resolve(), target, {"inputs": inputs, "window": window, "device": device}, replace=replace
     )
-    return prepare_cohort(opened, work, split=split, part=part, scheduler=scheduler, description=f"segment {target}")
+    return prepare_cohort(cohort, work, split=split, part=part, scheduler=scheduler, description=f"segment {target}")

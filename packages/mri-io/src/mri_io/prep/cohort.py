@@ -3,14 +3,14 @@
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from mri_io.errors import ElementNotFoundError
+from mri_io.errors import ConfigError, ElementNotFoundError, expected_got
 from mri_io.prep.runner import run_tasks
 from mri_io.prep.summary import PrepSummary, TaskFailure
 from mri_io.store.cohort import Cohort, open_cohort
 from mri_io.store.remote.paths import AnyPath
 from mri_io.store.volume import Volume, open_volume
 
-__all__ = ["prepare_cohort"]
+__all__ = ["check_choice", "prepare_cohort"]
 
 
 class _OnPath:
@@ -38,7 +38,8 @@ def prepare_cohort(
 ) -> PrepSummary:
     """Call ``function(volume)`` for every chosen volume; see `run_tasks`.
 
-    A volume that fails gets a row in ``failures.jsonl`` with `description` as its stage; a later success clears it.
+    A volume that fails gets a row in ``failures.jsonl`` with `description` as its stage; a later success clears it. So
+    does a volume whose metadata are damaged, and the others are worked on.
 
     Parameters
     ----------
@@ -47,9 +48,9 @@ def prepare_cohort(
     function
         Idempotent; returns ``{"status": "done" | "skipped", ...}``. Picklable for the dask schedulers.
     volumes
-        Volume ids; by default those of `part` of `split`, or all.
+        Volume ids; by default those of `part` of `split`, or all. A volume that is named twice is worked on once.
     split, part
-        Part of a split.
+        Part of a split, of ``default`` where no split is named. Not beside `volumes`, and no split without a part.
     scheduler, description, retries, progress
         See `run_tasks`.
     memory
@@ -57,16 +58,17 @@ def prepare_cohort(
 
     Raises
     ------
+    ConfigError
+        For a split without a part, or a part beside volumes.
     ElementNotFoundError
-        When there is no volume, or none in the part.
+        When there is no volume, or none in the part, or none of an id that is named.
     """
+    check_choice(volumes, split, part)
     opened = cohort if isinstance(cohort, Cohort) else open_cohort(cohort)
-    chosen = [opened[v] for v in volumes] if volumes is not None else opened.volumes(split, part)
-    if volumes is None and not chosen:
-        where = f"{opened.path} (split {split or 'default'!r}, part {part!r})" if part else opened.path
-        raise ElementNotFoundError(f"{where}: expected volumes to work on, found none.")
-    labels = [volume.id for volume in chosen]
-    items = {volume.path.resolve(): volume for volume in chosen}
+    items = {
+        (opened.volumes_path / f"{volume_id}.zarr").resolve(): volume_id
+        for volume_id in _chosen(opened, volumes, split, part)
+    }
 
     def record(label: str, outcome: dict[str, Any] | TaskFailure) -> None:
         opened.clear_failure(label, description)
@@ -79,8 +81,31 @@ def prepare_cohort(
         scheduler=scheduler,
         retries=retries,
         description=description,
-        labels=labels,
+        labels=list(items.values()),
         progress=progress,
         on_done=record,
-        memory=(lambda path: memory(items[path])) if callable(memory) else memory,
+        memory=(lambda path: memory(open_volume(path))) if callable(memory) else memory,
     )
+
+
+def check_choice(volumes: Sequence[str] | None, split: str | None, part: str | None) -> None:
+    """Raise ConfigError for choices of volumes of which one would be ignored."""
+    if part is None and split is not None:
+        raise ConfigError(expected_got("part", expected=f"that of split {split!r}: train, val or test", got="none"))
+    if part is not None and volumes is not None:
+        raise ConfigError(expected_got("choice of volumes", expected="volumes or a part of a split", got="both"))
+
+
+def _chosen(cohort: Cohort, volumes: Sequence[str] | None, split: str | None, part: str | None) -> list[str]:
+    """Return the ids of volumes, each once; damaged ones are among them, so that their errors are recorded."""
+    if volumes is not None:
+        for volume_id in volumes:
+            if volume_id not in cohort:
+                cohort[volume_id]  # raises, with the list of volumes
+        return list(dict.fromkeys(volumes))
+    damaged: list[str] = []
+    found = cohort.volumes(split, part, on_damage=lambda volume_id, _: damaged.append(volume_id))
+    if not found and not damaged:
+        where = f"{cohort.path} (split {split or 'default'!r}, part {part!r})" if part else cohort.path
+        raise ElementNotFoundError(f"{where}: expected volumes to work on, found none.")
+    return sorted([*(volume.path.name.removesuffix(".zarr") for volume in found), *damaged])

@@ -9,6 +9,7 @@ import numpy as np
 from mri_io.config import Config, validate_config
 from mri_io.errors import ConfigError, ElementNotFoundError, expected_got
 from mri_io.prep import PrepSummary, already_there, prepare_cohort, result_path
+from mri_io.prep.cohort import check_choice
 from mri_io.resampling.grids import Grid, slabs, spaced_grid
 from mri_io.resampling.images import Interpolation, resampled_image
 from mri_io.resampling.labels import LabelResult, resampled_labels
@@ -45,7 +46,7 @@ def resample(
     method: str | None = None,
     name: str | None = None,
     volumes: list[str] | None = None,
-    split: str = "default",
+    split: str | None = None,
     part: str | None = None,
     scheduler: str = "sync",
     replace: bool = False,
@@ -76,15 +77,17 @@ def resample(
     Raises
     ------
     ConfigError
-        For an element that is no image, a method that does not fit it, or a name that cannot be one.
+        For an element that is no image, a method that does not fit it, a name that cannot be one, a split without a
+        part, or a part beside volumes.
     ElementNotFoundError
         When no volume has the element.
     """
     config = validate_config(ResampleConfig, {"to": to, "spacing": spacing, "method": method}, where="resample")
     target = result_path(element.partition("/")[0], name or _default_name(element, config))
     _check(element, config, target)
+    check_choice(volumes, split, part)
     opened = cohort if isinstance(cohort, Cohort) else open_cohort(cohort)
-    chosen = volumes or [volume.id for volume in opened.volumes(split, part) if element in volume]
+    chosen = _having(opened, element, split, part) if volumes is None else volumes
     if not chosen:
         raise ElementNotFoundError(
             f"{opened.path}: no volume has an element {element!r}. List them: mri-cli ls {opened.path}"
@@ -98,6 +101,14 @@ def resample(
         description=f"resample {target}",
         memory=work.memory,
     )
+
+
+def _having(cohort: Cohort, element: str, split: str | None, part: str | None) -> list[str]:
+    """Return the ids of volumes that have an element, and of damaged ones, so that these errors are recorded."""
+    damaged: list[str] = []
+    found = cohort.volumes(split, part, on_damage=lambda volume_id, _: damaged.append(volume_id))
+    having = [volume.id for volume in found if element in volume]
+    return sorted([*having, *damaged]) if having else []
 
 
 def _default_name(element: str, config: ResampleConfig) -> str:

@@ -7,7 +7,14 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Literal
 
-from mri_io.errors import ElementExistsError, ElementNotFoundError, StoreError
+from mri_io.errors import (
+    CorruptElementError,
+    ElementExistsError,
+    ElementNotFoundError,
+    MriError,
+    StoreError,
+    VersionError,
+)
 from mri_io.schema.attributes import Header, Source, now_utc
 from mri_io.schema.elements import SCHEMA_VERSION
 from mri_io.schema.readers import check_version
@@ -149,17 +156,44 @@ class Cohort:
             return "committed"
         return "orphan" if folder.exists() else "absent"
 
-    def volumes(self, split: str | None = None, part: str | None = None) -> list[Volume]:
-        """Return the committed volumes, those of one part of a split when `part` is given."""
-        if isinstance(self.path, StorePath):
-            folders = sorted(volume_folders(self.path), key=lambda folder: folder.name)
-            found = [volume for volume in map_concurrently(_open_committed, folders) if volume is not None]
-        else:
-            found = [open_volume(self._volume_path(volume_id)) for volume_id in self.volume_ids()]
-        if part is None:
-            return found
-        subjects = set(self.split(split or "default").subjects(part))
-        return [volume for volume in found if volume.subject_id in subjects]
+    def volumes(
+        self,
+        split: str | None = None,
+        part: str | None = None,
+        *,
+        on_damage: Callable[[str, MriError], None] | None = None,
+    ) -> list[Volume]:
+        """Return the committed volumes, those of one part of a split when `part` is given, sorted by id.
+
+        Parameters
+        ----------
+        split, part
+            Part of a split, of ``default`` where no split is named.
+        on_damage
+            Called with id and error of each volume whose metadata cannot be read, and the others are returned. Without
+            it the error is raised: who computes something of all volumes does not want to miss one. Of a part are also
+            the damaged volumes whose ids begin with its subjects.
+
+        Raises
+        ------
+        CorruptElementError, VersionError
+            When the metadata of a volume are damaged or newer than this release.
+        """
+        subjects = None if part is None else set(self.split(split or "default").subjects(part))
+        folders = sorted(volume_folders(self.path), key=lambda folder: folder.name)
+        chosen = []
+        for folder, found in zip(folders, map_concurrently(_open_committed, folders), strict=True):
+            volume_id = folder.name.removesuffix(".zarr")
+            subject = found.subject_id if isinstance(found, Volume) else volume_id.partition("_")[0]
+            if found is None or (subjects is not None and subject not in subjects):
+                continue
+            if isinstance(found, Volume):
+                chosen.append(found)
+            elif on_damage is None:
+                raise found
+            else:
+                on_damage(volume_id, found)
+        return chosen
 
     def __getitem__(self, volume_id: str) -> Volume:
         """Return a committed volume."""
@@ -259,8 +293,8 @@ class Cohort:
         if isinstance(path, StorePath):
             remote_commit.remove_node(path)
             return
-        with staging(self.volumes_path) as folder, storage_errors(path):
-            path.rename(folder / "removed")
+        with staging(self.volumes_path) as folder, storage_errors(path), locked(path):
+            path.rename(folder / "removed")  # not while an element joins it: another volume may come in its place
 
     def split(self, name: str = "default") -> splits.Split:
         """Read a split."""
@@ -349,11 +383,14 @@ def volume_folders(cohort: AnyPath) -> list[AnyPath]:
         raise StoreError(f"{cohort}/index.jsonl: cannot be read: {error!r}. Rebuild it: mri-cli index COHORT") from None
 
 
-def _open_committed(folder: AnyPath) -> Volume | None:
+def _open_committed(folder: AnyPath) -> Volume | MriError | None:
+    """Return a volume, why it cannot be opened, or None for an orphan and for what was removed meanwhile."""
     try:
         return open_volume(folder)
-    except ElementNotFoundError:
-        return None
+    except ElementNotFoundError as error:
+        return error if is_committed(folder) else None
+    except (CorruptElementError, VersionError) as error:
+        return error
 
 
 def _name(item: str | Path | Source | Volume) -> str:
