@@ -117,6 +117,19 @@ def test_the_time_between_frames_is_stated(tmp_path):
     assert read_one(tmp_path / "a.nii")[1].elements[0].attributes["frame_step_s"] == 2.5
 
 
+@pytest.mark.parametrize(("unit", "factor"), [("micron", 1e-3), ("meter", 1e3), ("mm", 1), ("unknown", 1)])
+@pytest.mark.parametrize("kind", [nibabel.Nifti1Image, nibabel.Nifti2Image, nibabel.Nifti1Pair])
+def test_positions_in_other_units_become_mm(tmp_path, unit, factor, kind):
+    made = kind(image(), np.diag([1 / factor] * 3 + [1]) @ AFFINES["oblique"])
+    made.header.set_xyzt_units(unit, "sec")
+    path = tmp_path / ("a.hdr" if kind is nibabel.Nifti1Pair else "a.nii")
+    nibabel.save(made, path)
+    _, raw = read_one(path)
+    np.testing.assert_allclose(raw.elements[0].affine, AFFINES["oblique"], rtol=1e-5, atol=1e-5)
+    size = np.linalg.norm(AFFINES["oblique"][:3, :3], axis=0) / 1000
+    assert raw.header.recon_fov_m == pytest.approx(tuple(size * [7, 6, 5]), rel=1e-5)
+
+
 def test_nifti_2_pairs_and_byte_orders(tmp_path):
     array = image(dtype=np.int16)
     for kind, name in (

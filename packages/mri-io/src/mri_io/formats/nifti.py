@@ -1,4 +1,4 @@
-"""NIfTI images through nibabel; the affine is kept as it is."""
+"""NIfTI images through nibabel; the affine is kept as it is, in mm."""
 
 import gzip
 import math
@@ -18,6 +18,8 @@ __all__ = ["NiftiFormat", "from_nibabel", "open_pair"]
 _KIND = "NIfTI image"
 _MAGIC_1 = (b"n+1\0", b"ni1\0")
 _MAGIC_2 = (b"n+2\0", b"ni2\0")
+_UNITS_MM = {1: 1e3, 2: 1.0, 3: 1e-3}
+"""By the standard's codes: metre, mm, micrometre."""
 _TIME_UNITS_S = {"sec": 1.0, "msec": 1e-3, "usec": 1e-6}
 
 
@@ -104,8 +106,8 @@ def from_nibabel(image: Any, path: Path, kind: str, *, data: Path, packed: str =
             raise FormatError(expected_got("dimensions", expected=expected, got=shape, where=path, fix=fix))
         check_claimed_size(data, shape, proxy.dtype.itemsize, offset=int(proxy.offset), packed=packed)
         scaled = np.any(np.asarray(proxy.slope) != 1) or np.any(np.asarray(proxy.inter) != 0)
-        affine = np.asarray(image.affine, np.float64)
         header = image.header
+        affine = np.diag([*[_unit_mm(header)] * 3, 1.0]) @ np.asarray(image.affine, np.float64)
         step = _frame_step(header, len(lengths))
         assumed = "sform_code" in header and not int(header["sform_code"]) and not int(header["qform_code"])
     series = {name: n for name, n in (("set", lengths[4:]), ("frame", lengths[3:4])) if n not in ((), (1,))}
@@ -141,6 +143,11 @@ def _reader(image: Any, lengths: tuple[int, ...]) -> AbstractContextManager[Read
         return block.astype(block.dtype.newbyteorder("="), copy=False).T
 
     return nullcontext(read)  # nibabel closes the file with the image
+
+
+def _unit_mm(header: Any) -> float:
+    """Return the mm of the header's unit of space; one that is not stated, or of no known code, is taken as mm."""
+    return _UNITS_MM.get(int(header["xyzt_units"]) % 8, 1.0) if "xyzt_units" in header else 1.0
 
 
 def _frame_step(header: Any, ndim: int) -> float | None:
