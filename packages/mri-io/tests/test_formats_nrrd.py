@@ -1,5 +1,6 @@
 """NRRD: spaces to RAS+, series by kinds, detached data, compared with what pynrrd writes and reads."""
 
+import bz2
 import gzip
 
 import nrrd
@@ -141,6 +142,33 @@ def test_bad_files_are_refused(tmp_path):
     for path, message in cases:
         with pytest.raises(FormatError, match=message):
             values(read_one(path)[1].elements[0])
+
+
+@pytest.mark.parametrize(
+    ("skip", "message"),
+    [
+        ("line skip: 30000000", "line skip: expected no more than the file has, got 30000000 in a file of"),
+        ("line skip: 300", "fewer than the 300 lines to be skipped"),
+        ("line skip: -4", "line skip: expected"),
+        ("byte skip: 30000000000", "byte skip: expected no more than the file has"),
+        ("byte skip: -7", "byte skip: expected"),
+    ],
+)
+def test_more_to_skip_than_there_is_is_refused(tmp_path, skip, message):
+    path = write_nrrd(tmp_path / "a.nrrd", image(), encoding="raw")
+    path.write_bytes(path.read_bytes().replace(b"encoding: raw", f"encoding: raw\n{skip}".encode()))
+    with pytest.raises(FormatError, match=message):
+        values(read_one(path)[1].elements[0])
+
+
+@pytest.mark.parametrize("encoding", ["raw", "gzip", "bzip2"])
+def test_lines_and_bytes_are_skipped(tmp_path, encoding):
+    data = image().tobytes(order="F")
+    packed = {"raw": bytes, "gzip": gzip.compress, "bzip2": bz2.compress}[encoding](b"x" * 3_000_000 + data)
+    (tmp_path / "a.raw").write_bytes(b"one\ntwo\n" + packed)
+    head = f"NRRD0004\ntype: float\ndimension: 3\nsizes: 7 6 5\nendian: little\nencoding: {encoding}\n"
+    (tmp_path / "a.nhdr").write_text(f"{head}line skip: 2\nbyte skip: 3000000\ndata file: a.raw\n\n")
+    np.testing.assert_array_equal(values(read_one(tmp_path / "a.nhdr")[1].elements[0]), image().T)
 
 
 def test_memory_counts_what_is_held(tmp_path):

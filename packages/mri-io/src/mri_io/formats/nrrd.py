@@ -13,7 +13,7 @@ import numpy as np
 
 from mri_io.errors import FormatError, expected_got
 from mri_io.formats.base import import_extra
-from mri_io.formats.image_files import ImageFile, Reader, check_claimed_size, reading, voxel_size
+from mri_io.formats.image_files import MOST_EXPANSION, ImageFile, Reader, check_claimed_size, reading, voxel_size
 from mri_io.formats.image_formats import ImageFormat, header_beside
 
 __all__ = ["NrrdFormat"]
@@ -21,6 +21,7 @@ __all__ = ["NrrdFormat"]
 _KIND = "NRRD image"
 MAGIC = b"NRRD000"
 MOST_HEADER_BYTES = 2**20
+_BLOCK_BYTES = 2**20
 
 _NAMES = {
     "i1": "signed char,int8,int8_t",
@@ -250,8 +251,8 @@ class _Data:
         packed: str,
     ) -> None:
         self._path, self._data, self._dtype, self._spatial, self._packed = path, data, dtype, spatial, packed
-        self._lines = int(header.get("line skip", header.get("lineskip", 0)))
-        self._bytes = int(header.get("byte skip", header.get("byteskip", 0)))
+        self._lines = _skip(header, "line", data, packed)
+        self._bytes = _skip(header, "byte", data, packed)
         self.nbytes = int(np.prod(header["sizes"], dtype=np.int64)) * dtype.itemsize
 
     @contextmanager
@@ -262,7 +263,8 @@ class _Data:
             if self._data == self._path:
                 file.seek(len(_head(file)))
             for _ in range(self._lines):
-                file.readline()
+                if not file.readline():
+                    raise EOFError(f"fewer than the {self._lines} lines to be skipped")
             if self._bytes == -1 and not self._packed:
                 file.seek(-self.nbytes, os.SEEK_END)
             unpacked: Any = file
@@ -270,7 +272,7 @@ class _Data:
                 unpacked = files.enter_context(gzip.GzipFile(fileobj=file))
             elif self._packed:
                 unpacked = files.enter_context(bz2.BZ2File(file))
-            _exactly(unpacked, max(0, self._bytes))
+            _pass_over(unpacked, max(0, self._bytes))
             yield unpacked
 
     @contextmanager
@@ -286,8 +288,7 @@ class _Data:
                 wanted = (int(index[0]) * z if index else 0) + start
                 if wanted < position:
                     raise ValueError(f"slice {wanted} asked for after slice {position}")
-                for _ in range(wanted - position):
-                    _exactly(stream, plane)
+                _pass_over(stream, plane * (wanted - position))
                 values = np.frombuffer(_exactly(stream, plane * (stop - start)), self._dtype)
                 position = wanted + stop - start
                 return values.astype(self._dtype.newbyteorder("="), copy=False).reshape(stop - start, y, x)
@@ -305,6 +306,24 @@ class _Data:
             return values[start:stop, ..., index[0]].astype(self._dtype.newbyteorder("="), copy=False)
 
         yield read
+
+
+def _skip(header: Mapping[str, Any], unit: str, data: Path, packed: str) -> int:
+    """Return how many lines or bytes stand before the data; FormatError where the file is shorter."""
+    found = int(header.get(f"{unit} skip", header.get(f"{unit}skip", 0)))
+    size = data.stat().st_size
+    # Lines are skipped in the file as it is, bytes in what it unpacks to. -1 bytes: the data are its end.
+    most = size * (MOST_EXPANSION[packed] if unit == "byte" else 1)
+    if not (-1 if unit == "byte" else 0) <= found <= most:
+        got = f"{found} in a file of {size} bytes"
+        raise FormatError(expected_got(f"{unit} skip", expected="no more than the file has", got=got, where=data))
+    return found
+
+
+def _pass_over(stream: IO[bytes], count: int) -> None:
+    """Read so many bytes and forget them; EOFError when there are fewer."""
+    while count > 0:
+        count -= len(_exactly(stream, min(count, _BLOCK_BYTES)))
 
 
 def _exactly(stream: IO[bytes], count: int) -> bytes:
