@@ -2,6 +2,7 @@
 
 import multiprocessing
 import os
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
@@ -147,6 +148,28 @@ def test_damage_at_rest_is_found_in_spite_of_the_cache(s3_server, made, tmp_path
     reading._open.clear()
     with pytest.raises(CorruptElementError, match="chunk 0"):
         open_cohort(str(cohort.path), cache=tmp_path)[ID]["kspace"].numpy()
+
+
+@pytest.mark.parametrize("cached", [False, True])
+def test_damage_on_the_way_is_found_while_another_thread_reads_the_same_chunk(url, tmp_path, monkeypatch, cached):
+    """The other thread got the bytes whole; the one that got them damaged asks again, and never returns them."""
+    cohort = open_cohort(url, cache=tmp_path if cached else None)
+    element = cohort[ID]["kspace"]
+    take, damaged = reading.RemoteChunkFile._bytes, []
+
+    def meeting(self, offset, length):
+        found = take(self, offset, length).copy()
+        if not damaged and length > data()[0].nbytes:
+            damaged.append(length)
+            found[100] ^= 4
+            with ThreadPoolExecutor(1) as pool:
+                other = pool.submit(lambda: self.chunk(5)).result()
+            np.testing.assert_array_equal(other[0], data()[5])
+        return found
+
+    monkeypatch.setattr(reading.RemoteChunkFile, "_bytes", meeting)
+    np.testing.assert_array_equal(element[5], data()[5])
+    assert len(damaged) == 1
 
 
 def test_an_unusable_folder_is_no_error(url, tmp_path):

@@ -162,10 +162,14 @@ class ChunkFile:
                 "size",
             )
         data = self._bytes(offset, length)
-        if check and not self.verified[number]:
+        if check:
+            self._check(number, data)
+        return data
+
+    def _check(self, number: int, data: np.ndarray) -> None:
+        if not self.verified[number]:
             check_chunk(self._codec, data, f"{self.path}: chunk {number}")
             self.verified[number] = 1
-        return data
 
     def chunk(self, number: int) -> np.ndarray:
         """Return a chunk, verified; a read-only view of the file for uncompressed ones, else a new array.

@@ -11,6 +11,7 @@ import numpy as np
 
 from mri_io.errors import StoreError
 from mri_io.schema.elements import Codec
+from mri_io.store.codecs import check_chunk
 from mri_io.store.damage import DamageError
 from mri_io.store.remote.backends import Stat
 from mri_io.store.remote.paths import StorePath
@@ -101,11 +102,9 @@ class RemoteChunkFile(ChunkFile):
             raise ChangedError(f"{self._place}: the object was replaced after it was opened. Open it again.")
         return data
 
-    def encoded(self, number: int, *, check: bool = True) -> np.ndarray:
-        """See `ChunkFile.encoded`."""
-        if check:
-            self.verified[number] = 0  # these bytes are not those that were verified before
-        return super().encoded(number, check=check)
+    def _check(self, number: int, data: np.ndarray) -> None:
+        # Bytes that were verified before, here or in another thread, are not these: they have come anew.
+        check_chunk(self._codec, data, f"{self.path}: chunk {number}")
 
     def forget(self, number: int) -> None:
         """Drop a chunk from the cache, after it was found damaged: it may have been on its way, not at rest."""
