@@ -15,6 +15,7 @@ from mri_io.errors import ConfigError
 from mri_io.plugins import load_plugin, plugin_names
 from mri_io.prep import Step, get_step, run_step, step_names, steps
 from mri_io.schema.elements import known_type
+from mri_io.store.metadata import write_group
 from mri_io.testing.packages import install_package
 
 SPECTROSCOPY = '''
@@ -278,11 +279,11 @@ class Point:
 def points(monkeypatch):
     """A list of entry points that stands for what is installed, for every group."""
     found: list[Point] = []
-    for function in (plugins._found, plugins.load_plugin):
+    for function in (plugins._found, plugins.load_plugin, plugins.plugin_instance):
         function.cache_clear()
     monkeypatch.setattr(plugins, "entry_points", lambda group: found)
     yield found
-    for function in (plugins._found, plugins.load_plugin):
+    for function in (plugins._found, plugins.load_plugin, plugins.plugin_instance):
         function.cache_clear()
 
 
@@ -297,6 +298,25 @@ def test_what_is_no_element_type_is_refused(points):
     assert load_plugin("mri_io.element_types", "fid") == 7
     with pytest.raises(ConfigError, match=r"mri_io.element_types 'fid': expected an ElementType named 'fid', got 7"):
         known_type("fid")
+
+
+def explode():
+    raise RuntimeError("no licence")
+
+
+def test_what_raises_is_named_and_its_elements_are_left_out(points, tiny, made, caplog):
+    volume = tiny.volumes()[0]
+    element = volume.write("image/a", np.ones((3, 10, 8), np.float32), provenance=made)
+    write_group(element.folder, {**element.attributes, "type": "fid"}, ("data",))
+    points += [Point("fid", explode, "mri-a")]
+    message = r"mri-a: mri_io.{} 'fid': mri-a:fid fails: RuntimeError: no licence\. Mend or uninstall that package"
+    with pytest.raises(ConfigError, match=message.format("element_types")):
+        known_type("fid")
+    with pytest.raises(ConfigError, match=message.format("steps")):
+        get_step("fid")
+    assert "image/t1" in volume.elements()
+    assert "image/a" not in volume.elements()
+    assert "mri-a:fid fails" in caplog.text
 
 
 class Options(Config):

@@ -2,11 +2,13 @@
 
 from functools import cache
 from importlib.metadata import EntryPoint, entry_points
-from typing import Any
+from typing import Any, TypeVar
 
-from mri_io.errors import ConfigError
+from mri_io.errors import ConfigError, expected_got
 
-__all__ = ["load_plugin", "plugin_names"]
+__all__ = ["load_plugin", "plugin_instance", "plugin_names"]
+
+_T = TypeVar("_T")
 
 
 @cache
@@ -41,10 +43,39 @@ def load_plugin(group: str, name: str) -> Any:
     try:
         return point.load()
     except Exception as error:  # whatever a foreign package raises at import
-        raise ConfigError(
-            f"{_package(point)}: {group} {name!r}: {point.value} cannot be loaded: {type(error).__name__}: {error}. "
-            "Mend or uninstall that package."
-        ) from error
+        raise _broken(group, name, "cannot be loaded", error) from error
+
+
+@cache
+def plugin_instance(group: str, name: str, kind: type[_T]) -> _T:
+    """Return the object of a class that a package registers under a name, as it is or as a function that returns it.
+
+    Raises
+    ------
+    KeyError
+        When nothing is registered.
+    ConfigError
+        When it cannot be imported or made, or is no `kind` of that name.
+    """
+    found = load_plugin(group, name)
+    if callable(found) and not isinstance(found, kind):
+        try:
+            found = found()
+        except Exception as error:  # whatever a foreign package raises
+            raise _broken(group, name, "fails", error) from error
+    if not isinstance(found, kind) or getattr(found, "name", None) != name:
+        article = "an" if kind.__name__[0] in "AEIO" else "a"
+        expected = f"{article} {kind.__name__} named {name!r}"
+        raise ConfigError(expected_got(f"{group} {name!r}", expected=expected, got=repr(found)))
+    return found
+
+
+def _broken(group: str, name: str, how: str, error: Exception) -> ConfigError:
+    point = _found(group)[name]
+    return ConfigError(
+        f"{_package(point)}: {group} {name!r}: {point.value} {how}: {type(error).__name__}: {error}. "
+        "Mend or uninstall that package."
+    )
 
 
 def _package(point: EntryPoint) -> str:

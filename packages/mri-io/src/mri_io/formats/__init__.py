@@ -10,7 +10,7 @@ from pathlib import Path
 from mri_io.errors import ConfigError, FormatError, MriError, expected_got
 from mri_io.formats.base import Format, Identity, RawElement, RawVolume, ReadOptions, SourceItem
 from mri_io.formats.isolation import isolated
-from mri_io.plugins import load_plugin, plugin_names
+from mri_io.plugins import plugin_instance, plugin_names
 
 __all__ = [
     "Format",
@@ -61,11 +61,7 @@ def _formats() -> dict[str, Format]:
     """Return all readers by name, those of other packages first: they know their layouts best."""
     found: dict[str, Format] = {}
     for name in plugin_names(PLUGINS):
-        loaded = load_plugin(PLUGINS, name)
-        reader = loaded() if isinstance(loaded, type) else loaded
-        if not isinstance(reader, Format) or reader.name != name:
-            raise ConfigError(expected_got(f"{PLUGINS} {name!r}", expected=f"a Format named {name!r}", got=loaded))
-        found[name] = reader
+        found[name] = plugin_instance(PLUGINS, name, Format)
     for place in _READERS:
         module, _, reader_class = place.partition(":")
         reader = getattr(import_module(f"mri_io.formats.{module}"), reader_class)()

@@ -6,7 +6,7 @@ from typing import Any
 
 from mri_io.config import Config, validate_config
 from mri_io.errors import ConfigError, expected_got
-from mri_io.plugins import load_plugin, plugin_names
+from mri_io.plugins import plugin_instance, plugin_names
 from mri_io.prep.cohort import prepare_cohort
 from mri_io.prep.results import LoadsOnce
 from mri_io.prep.summary import PrepSummary
@@ -68,11 +68,7 @@ def get_step(name: str) -> Step:
     if name not in step_names():
         fix = "Install the package that has it, on the workers, too." if step_names() else ""
         raise ConfigError(expected_got("step", expected=step_names() or "none installed", got=repr(name), fix=fix))
-    found = load_plugin(STEPS, name)
-    step = found if isinstance(found, Step) or not callable(found) else found()
-    if not isinstance(step, Step) or step.name != name:
-        raise ConfigError(expected_got(f"{STEPS} {name!r}", expected=f"a Step named {name!r}", got=repr(found)))
-    return step
+    return plugin_instance(STEPS, name, Step)
 
 
 class _RunStep(LoadsOnce):

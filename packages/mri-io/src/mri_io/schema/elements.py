@@ -11,8 +11,8 @@ from typing import Any, Literal
 
 import numpy as np
 
-from mri_io.errors import ConfigError, SchemaError, ShapeError, expected_got
-from mri_io.plugins import load_plugin, plugin_names
+from mri_io.errors import SchemaError, ShapeError, expected_got
+from mri_io.plugins import plugin_instance, plugin_names
 
 __all__ = [
     "DATA",
@@ -335,17 +335,13 @@ def known_type(name: object) -> ElementType | None:
     Raises
     ------
     ConfigError
-        When what a package registers is no element type of that name.
+        When what a package registers cannot be loaded or is no element type of that name.
     """
     if not isinstance(name, str):
         return None
     if name in ELEMENT_TYPES or name not in plugin_names(PLUGINS):
         return ELEMENT_TYPES.get(name)
-    found = load_plugin(PLUGINS, name)
-    kind = found() if callable(found) else found
-    if not isinstance(kind, ElementType) or kind.name != name:
-        raise ConfigError(expected_got(f"{PLUGINS} {name!r}", expected=f"an ElementType named {name!r}", got=kind))
-    return kind
+    return plugin_instance(PLUGINS, name, ElementType)
 
 
 def is_path(path: object) -> bool:
