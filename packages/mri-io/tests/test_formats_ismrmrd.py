@@ -274,17 +274,72 @@ def test_discarded_samples_are_left_out(tmp_path, matrix):
         np.testing.assert_array_equal(np.flatnonzero(elements["mask/acquired"][0]), np.arange(3, 15))
 
 
-def test_reversed_echoes_are_turned(tmp_path):
-    kspace = random_kspace((2, 1, 2, 6, 8))
+def bipolar(path, kspace, columns=slice(None), reversed_columns=slice(None)):
+    """Write two echoes of k-space (echo, slice, coil, ky, kx), the second from its last column to its first."""
+    width = kspace.shape[-1]
     made = acquisitions_of(kspace, ("contrast", "slice"))
     for number, readout in enumerate(made):
-        if readout.idx.contrast == 1:
-            turned = np.ascontiguousarray(readout.data[:, ::-1])
-            made[number] = acquisition(turned, flags=(REVERSE,))
-            made[number].idx.contrast, made[number].idx.kspace_encode_step_1 = 1, readout.idx.kspace_encode_step_1
-    stored, element = read(write_scan(tmp_path / "a.h5", made, scan_header((8, 6, 1))))[1]["kspace"]
+        echo = readout.idx.contrast
+        acquired = np.arange(width)[reversed_columns if echo else columns][:: -1 if echo else 1]
+        data = np.ascontiguousarray(readout.data[:, acquired % width])
+        centre = int(np.flatnonzero(acquired == width // 2)[0])
+        made[number] = acquisition(data, flags=(REVERSE,) if echo else (), center_sample=centre)
+        made[number].idx.contrast, made[number].idx.kspace_encode_step_1 = echo, readout.idx.kspace_encode_step_1
+    return write_scan(path, made, scan_header((width, kspace.shape[-2], 1)))
+
+
+@pytest.mark.parametrize("width", [7, 8])
+def test_reversed_echoes_are_turned(tmp_path, width):
+    kspace = random_kspace((2, 1, 2, 6, width))
+    elements = read(bipolar(tmp_path / "a.h5", kspace))[1]
+    stored, element = elements["kspace"]
     np.testing.assert_array_equal(stored, kspace)
     assert element.attributes["reflected_echoes"] == [1]
+    assert "mask/acquired" not in elements
+
+
+def test_the_centre_of_reversed_readouts_is_that_of_the_others(tmp_path):
+    # Sample 4 of 8 is the centre of k-space, in whichever direction it is passed.
+    made = [
+        acquisition(
+            np.eye(8, dtype=np.complex64)[None, 4],
+            flags=(REVERSE,) if echo else (),
+            counters={"contrast": echo, "kspace_encode_step_1": line},
+        )
+        for echo in (0, 1)
+        for line in range(6)
+    ]
+    elements = read(write_scan(tmp_path / "a.h5", made, scan_header((8, 6, 1))))[1]
+    stored = elements["kspace"][0]
+    assert set(np.abs(stored).argmax(-1).ravel()) == {4}
+    assert "mask/acquired" not in elements
+
+
+def test_asymmetric_reversed_echoes_lie_around_their_centre(tmp_path):
+    kspace = random_kspace((2, 1, 2, 6, 16))
+    elements = read(bipolar(tmp_path / "a.h5", kspace, slice(5, 16), slice(1, 11)))[1]
+    expected = kspace.copy()
+    expected[0, ..., :5] = expected[1, ..., [0, *range(11, 16)]] = 0
+    np.testing.assert_array_equal(elements["kspace"][0], expected)
+    assert elements["kspace"][1].attributes["partial_columns"] == [[5, 16, 16], [1, 11, 16]]
+    mask = elements["mask/acquired"][0]
+    np.testing.assert_array_equal(np.flatnonzero(mask[0]), np.arange(5, 16))
+    np.testing.assert_array_equal(np.flatnonzero(mask[1]), np.arange(1, 11))
+
+
+def test_a_sample_beyond_the_matrix_is_left_out(tmp_path):
+    made = [
+        acquisition(
+            np.arange(1, 10, dtype=np.complex64)[None],
+            flags=(REVERSE,),
+            center_sample=8,
+            counters={"kspace_encode_step_1": line},
+        )
+        for line in range(6)
+    ]  # from 8 columns behind the centre of 16, of which 7 are in the matrix, to the centre
+    stored, element = read(write_scan(tmp_path / "a.h5", made, scan_header((16, 6, 1))))[1]["kspace"]
+    np.testing.assert_array_equal(stored[0, 0, 0], [0] * 8 + list(range(9, 1, -1)))
+    assert element.attributes["partial_columns"] == [8, 16, 16]
 
 
 def calibrating(kspace, lines, **counters):

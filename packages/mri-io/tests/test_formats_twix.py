@@ -293,21 +293,39 @@ def test_without_noise_nothing_is_whitened(tmp_path, rng):
     assert "noise" not in read(tmp_path / "meas.dat")[1]
 
 
-def test_reflected_echoes_are_turned_round(tmp_path):
-    kspace = random_kspace((3, COILS, LINES, COLUMNS))
-    readouts = [
+def bipolar(kspace, acquired):
+    """Return readouts of three echoes, each of its columns `acquired`, the second reflected."""
+    return [
         r
         for echo in range(3)
         for r in kspace_readouts(
-            kspace[echo][..., :: (-1 if echo == 1 else 1)],
-            counters={"Eco": echo},
-            flags=("REFLECT",) if echo == 1 else (),
+            kspace[echo][..., acquired[echo]], counters={"Eco": echo}, flags=("REFLECT",) if echo == 1 else ()
         )
     ]
+
+
+def test_reflected_echoes_are_turned_round(tmp_path):
+    kspace = random_kspace((3, COILS, LINES, COLUMNS))
+    # The centre, column COLUMNS / 2, is the sample of that number in both directions; column COLUMNS is column 0 again.
+    forward = np.arange(COLUMNS)
+    readouts = bipolar(kspace, [forward, (COLUMNS - forward) % COLUMNS, forward])
     _, elements, arrays = read(written(tmp_path, scan(readouts)))
     assert elements["kspace"].dims == ("echo", "slice", "coil", "ky", "kx")
     np.testing.assert_array_equal(arrays["kspace"][:, 0], kspace)
     assert elements["kspace"].attributes["reflected_echoes"] == [1]
+
+
+def test_reflected_echoes_with_room_around_them_lie_around_their_centre(tmp_path):
+    kspace = random_kspace((3, COILS, LINES, COLUMNS))
+    short = COLUMNS - 4
+    # Columns 2 .. COLUMNS - 3, and reflected COLUMNS - 2 .. 3.
+    readouts = bipolar(kspace, [2 + np.arange(short), COLUMNS - 2 - np.arange(short), 2 + np.arange(short)])
+    arrays = read(written(tmp_path, scan(readouts)), ReadOptions(oversampling="keep"))[2]
+    expected = kspace.copy()
+    expected[..., :2] = expected[..., COLUMNS - 1] = expected[1, ..., 2] = expected[::2, ..., COLUMNS - 2] = 0
+    np.testing.assert_array_equal(arrays["kspace"][:, 0], expected)
+    mask = np.broadcast_to(arrays["mask/acquired"], (LINES, COLUMNS))
+    np.testing.assert_array_equal(np.flatnonzero(mask[0]), np.arange(3, COLUMNS - 2))
 
 
 def test_the_last_measurement_with_an_image_is_read(tmp_path, rng):

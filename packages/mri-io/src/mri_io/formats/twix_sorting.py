@@ -124,11 +124,23 @@ class SortedReadouts:
         readouts = self.readouts[part]
         for readout, row, reflected in zip(readouts, self.row[part], has_flag(readouts, "REFLECT"), strict=True):
             samples = reader.read(readout)
-            measured = _measured(readout)
-            line = kspace[:, row, self.start + measured.start : self.start + measured.stop]
-            line += samples[:, ::-1] if reflected else samples[:, measured]
+            start, span = self.start, _measured(readout)
+            if reflected:
+                samples, start = self._turned(samples)
+            kspace[:, row, start + span.start : start + span.stop] += samples[:, span]
         kspace /= np.maximum(counts, 1)[:, None].astype(np.float32)
         return kspace
+
+    def _turned(self, samples: np.ndarray) -> tuple[np.ndarray, int]:
+        """Return the samples (coil, column) of a reflected readout in the order of the others, and where they begin.
+
+        The centre of an even number is then a sample earlier. Where all columns are filled, the sample that they end
+        before is that of the first, since the transform is periodic.
+        """
+        turned, early = samples[:, ::-1], 1 - samples.shape[-1] % 2
+        if samples.shape[-1] == self.columns:
+            return np.roll(turned, early, axis=-1), self.start
+        return turned, self.start + early
 
     def mask(self) -> RawElement | None:
         """Return where k-space was measured, None when everywhere."""
@@ -143,6 +155,9 @@ class SortedReadouts:
         measured = np.zeros(self.columns, bool)
         span = _measured(self.readouts[0])
         measured[self.start + span.start : self.start + span.stop] = True
+        samples = int(self.readouts["SamplesInScan"][0])
+        if samples < self.columns and samples % 2 == 0 and has_flag(self.readouts, "REFLECT").any():
+            measured[self.start] = False  # reflected readouts begin a column later
         if self.kept_columns == self.columns:
             return measured
         # A column of the cut field of view lies between samples of the full one.

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import ismrmrd
@@ -26,7 +27,8 @@ class Placement:
     first, stop
         The samples that are kept, between those to be discarded.
     start
-        Column of the first, before a reversed readout is turned.
+        Column of the first, after a reversed readout is turned. Of a whole one that is 1 where its length is even: the
+        sample that the matrix ends before is that of column 0, since the transform is periodic.
     reverse
         Whether the readout runs backwards.
     """
@@ -43,17 +45,18 @@ class Placement:
 
     def columns(self, width: int) -> tuple[int, int]:
         """Return the first of the acquired columns and one past the last."""
-        start, stop = self.start, self.start + self.kept
-        return (width - stop, width - start) if self.reverse else (start, stop)
+        return (0, width) if self.kept == width else (self.start, self.start + self.kept)
 
     def placed(self, data: np.ndarray, width: int) -> np.ndarray:
         """Return readouts (..., sample) in the full width, (..., width)."""
         kept = data[..., self.first : self.stop]
-        if kept.shape[-1] < width:
-            full = np.zeros((*data.shape[:-1], width), np.complex64)
-            full[..., self.start : self.start + self.kept] = kept
-            kept = full
-        return kept[..., ::-1] if self.reverse else kept
+        if self.reverse:
+            kept = kept[..., ::-1]
+        if self.kept == width:
+            return np.roll(kept, self.start, axis=-1) if self.start else kept
+        full = np.zeros((*data.shape[:-1], width), np.complex64)
+        full[..., self.start : self.start + self.kept] = kept
+        return full
 
 
 @dataclass(frozen=True)
@@ -210,16 +213,30 @@ def _placements(scan: Scan) -> tuple[tuple[Placement, ...], int]:
         refuse(len(set(kept)) > 1, scan.path, "readouts", "one shape (coils, samples)", kept)
         # Samples that are discarded are missing from the matrix, unless it counts without them.
         width = max(encoded or 0, kept[0]) if any(layout[2] or layout[3] for layout in found) else kept[0]
-        centres = [kept[0] // 2] * len(kept)
+        # Those of reversed ones of even length are turned to either side of the middle, as they say.
+        centres = [
+            min(max(c, (n - 1) // 2), n // 2) if layout[-1] else n // 2
+            for layout, c, n in zip(found, centres, kept, strict=True)
+        ]
     else:
         width = encoded or 2 * max(max(c, n - c) for c, n in zip(centres, kept, strict=True))
-    placements = []
-    for layout, centre, n in zip(found, centres, kept, strict=True):
-        start, first = width // 2 - centre, int(layout[2])
-        expected = f"samples around their centre within {width} columns"
-        refuse(start < 0 or start + n > width, scan.path, "echo", expected, f"columns {start} .. {start + n - 1}")
-        placements.append(Placement(first, first + n, start, bool(layout[-1])))
-    return tuple(placements), int(width)
+    found_places = zip(found, centres, kept, strict=True)
+    return tuple(_placement(layout, centre, n, int(width), scan.path) for layout, centre, n in found_places), int(width)
+
+
+def _placement(layout: np.ndarray, centre: int, kept: int, width: int, path: Path) -> Placement:
+    """Return where `kept` samples lie of which the one at `centre`, as acquired, is that of k-space's centre."""
+    first, reverse = int(layout[2]), bool(layout[-1])
+    if reverse:
+        centre = kept - 1 - centre
+    start = width // 2 - centre
+    if reverse and start + kept == width + 1 and kept < width:
+        # Of an echo that is not whole the first sample acquired lies where the matrix has ended.
+        first, kept = first + 1, kept - 1
+    inside = start >= 0 and (start + kept <= width or (reverse and start == 1))
+    expected = f"samples around their centre within {width} columns"
+    refuse(not inside, path, "echo", expected, f"columns {start} .. {start + kept - 1}")
+    return Placement(first, first + kept, start, reverse)
 
 
 def _centre(layout: np.ndarray, encoded: int | None) -> int:
