@@ -78,6 +78,29 @@ def test_other_image_formats(tmp_path):
     np.testing.assert_array_equal(values(get_format(item.format).read(item).elements[1]), box().T)
 
 
+def test_each_folder_of_label_maps_is_an_element(tmp_path):
+    root = tmp_path / "in"
+    for case in ("a_t2", "b_t2"):
+        save(root / "imagesTr" / f"{case}.nii.gz", image())
+    save(root / "labelsTr" / "a_t2.nii.gz", box())
+    save(root / "Masks_train" / "a_t2.nii.gz", 2 * box())
+    save(root / "Masks_train" / "b_t2.nii.gz", 3 * box())
+    (root / "labels.json").write_text('{"labels": {"1": "gland"}, "masks": {"2": "left", "3": "right"}}')
+    assert not convert([root], tmp_path / "c", progress=False).failures
+    both, one = sorted(volumes(tmp_path / "c"), key=lambda volume: -len(volume.elements()))
+    assert set(both.elements()) == {"image/t2", "seg/labels", "seg/masks"}
+    assert set(one.elements()) == {"image/t2", "seg/masks"}
+    for volume, path, factor, name in ((both, "labels", 1, "gland"), (both, "masks", 2, "left"), (one, "masks", 3, "")):
+        np.testing.assert_array_equal(np.asarray(volume[f"seg/{path}"][...]), factor * box().T)
+        assert name in volume[f"seg/{path}"].labels[factor]["name"]
+    save(root / "Masks_train" / "c_t2.nii.gz", box())
+    save(root / "masksTr" / "a_t2.nii.gz", box())
+    found = [sorted(item.options["labels"]) for item in find_items([root])]
+    assert found == [["Masks_train", "labels", "masksTr"], ["Masks_train"], ["Masks_train"]]
+    (problem,) = (item.problem for item in find_items([root]) if item.problem)
+    assert "c_t2.nii.gz: expected an image of this name in" in problem
+
+
 def test_folders_that_share_no_name_are_none(tmp_path):
     save(tmp_path / "images" / "a.nii.gz", image())
     save(tmp_path / "masks" / "b.nii.gz", box())

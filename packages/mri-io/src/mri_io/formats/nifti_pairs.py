@@ -1,7 +1,7 @@
 """Folders of images and of label maps under the same names, ``images`` and ``labels``, without a description."""
 
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import ClassVar
 
@@ -24,6 +24,8 @@ _LAST_WORD = re.compile(r"[_-](?:images?|img|volume|vol)$", re.IGNORECASE)
 class NiftiPairsFormat(ImageSetFormat):
     """A volume per image, of any image format, with ``seg/labels`` where a label map has its name.
 
+    Of several folders of label maps each is an element after its folder: ``seg/labels``, ``seg/masks``.
+
     Names may differ in what calls them image or label, ``image_001`` and ``label_001``, ``case1`` and ``case1_seg``,
     and in the channel, ``case1_0000``.
     """
@@ -36,7 +38,7 @@ class NiftiPairsFormat(ImageSetFormat):
         """Whether a folder has a folder of images and one of label maps of which one has the name of an image."""
         if not path.is_dir():
             return False
-        return any(_matched(pair) for pair in _pairs(path) if pair.labels is not None)
+        return any(_matched(_cases(pair, maps), found) for pair, maps in _pairs(path) for found in maps.values())
 
     def find(self, path: Path) -> list[SourceItem]:
         """Return the cases; a label map without an image has a `problem`."""
@@ -44,22 +46,23 @@ class NiftiPairsFormat(ImageSetFormat):
             names = read_label_names(path)
         except FormatError as error:
             return [self.refused(path, error)]
-        declared = names.get(LABELS, next(iter(names.values())) if len(names) == 1 else {})
         pairs = _pairs(path)
-        several = len({pair.part for pair in pairs} - {None}) > 1
+        several = len({pair.part for pair, _ in pairs} - {None}) > 1
         items = []
-        for pair in pairs:
-            maps = image_files_in(pair.labels) if pair.labels is not None else {}
-            matched = _matched(pair)
-            part = pair.part if several else None
-            for case, files in _cases(pair, maps).items():
+        for pair, maps in pairs:
+            cases = _cases(pair, maps)
+            matched = {name: _matched(cases, found) for name, found in maps.items()}
+            for case, files in cases.items():
                 parts = [ImagePart(f"image/{name}", file) for name, file in _named(case, files).items()]
-                if case in matched:
-                    parts.append(ImagePart(f"seg/{LABELS}", maps[matched[case]], labels=declared, named_in=LABELS_FILE))
-                items.append(self.case(path, case, parts, part=part))
-            for stem in sorted(maps.keys() - set(matched.values())):
-                problem = f"{maps[stem]}: expected an image of this name in {pair.images}, found none."
-                items.append(self.case(path, stem, [ImagePart(f"seg/{LABELS}", maps[stem])], problem=problem))
+                for name in (name for name in maps if case in matched[name]):
+                    ids = names.get(name, next(iter(names.values())) if len(names) == len(maps) == 1 else {})
+                    file = maps[name][matched[name][case]]
+                    parts.append(ImagePart(f"seg/{name}", file, labels=ids, named_in=LABELS_FILE))
+                items.append(self.case(path, case, parts, part=pair.part if several else None))
+            for name, found in maps.items():
+                for stem in sorted(found.keys() - set(matched[name].values())):
+                    problem = f"{found[stem]}: expected an image of this name in {pair.images}, found none."
+                    items.append(self.case(path, stem, [ImagePart(f"seg/{name}", found[stem])], problem=problem))
         return items
 
     def acquisition_of(self, item: SourceItem) -> str:
@@ -68,15 +71,26 @@ class NiftiPairsFormat(ImageSetFormat):
         return self.acquisition if found == "image" else found
 
 
-def _pairs(path: Path) -> list[FolderPair]:
-    return [pair for pair in folder_pairs(path) if image_files_in(pair.images)]
+_Maps = Mapping[str, Mapping[str, Path]]
+"""The label maps of each folder by their stems."""
 
 
-def _cases(pair: FolderPair, maps: Mapping[str, Path]) -> dict[str, dict[int | None, Path]]:
+def _pairs(path: Path) -> list[tuple[FolderPair, _Maps]]:
+    """Return the folders of images that hold some, and the label maps by the names of their elements."""
+    pairs = [pair for pair in folder_pairs(path) if image_files_in(pair.images)]
+    return [(pair, {name: image_files_in(folder) for name, folder in _elements(pair).items()}) for pair in pairs]
+
+
+def _elements(pair: FolderPair) -> Mapping[str, Path]:
+    return {LABELS: pair.labels} if len(pair.maps) == 1 and pair.labels else pair.maps
+
+
+def _cases(pair: FolderPair, maps: _Maps) -> dict[str, dict[int | None, Path]]:
     """Return the files of each case; names ending in numbers like channels are channels if the rest is a label map."""
     images = image_files_in(pair.images)
-    found = channel_groups(images, maps, MOST_CHANNELS)
-    grouped = {case: files for case, files in found.items() if None in files or case in maps}
+    stems = {stem: file for files in maps.values() for stem, file in files.items()}
+    found = channel_groups(images, stems, MOST_CHANNELS)
+    grouped = {case: files for case, files in found.items() if None in files or case in stems}
     taken = {path for files in grouped.values() for path in files.values()}
     return grouped | {stem: {None: path} for stem, path in images.items() if path not in taken}
 
@@ -87,15 +101,14 @@ def _named(case: str, files: Mapping[int | None, Path]) -> dict[str, Path]:
     return {f"channel-{number}": path for number, path in sorted(files.items(), key=lambda entry: entry[0] or 0)}
 
 
-def _matched(pair: FolderPair) -> dict[str, str]:
+def _matched(cases: Iterable[str], maps: Mapping[str, Path]) -> dict[str, str]:
     """Return the label map of each case, by stems."""
-    maps = image_files_in(pair.labels) if pair.labels is not None else {}
     bare: dict[str, str] = {}
     for stem in maps:
         for base in (*reversed(map_bases(stem)), _FIRST_WORD.sub("", stem, count=1), stem):
             bare[base] = stem
     matched = {}
-    for case in _cases(pair, maps):
+    for case in cases:
         tried = (case, _LAST_WORD.sub("", case), _FIRST_WORD.sub("", case, count=1))
         if found := next((bare[name] for name in tried if name in bare), None):
             matched[case] = found
