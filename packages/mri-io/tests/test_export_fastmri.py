@@ -44,7 +44,7 @@ def cohort(tmp_path, made, rng):
 
 
 def test_the_evaluation_finds_and_compares_them(tmp_path, cohort):
-    written = export_cohort(cohort, "recon/net", tmp_path / "out", "fastmri", progress=False)
+    written = export_cohort(cohort, "recon/net", tmp_path / "out", "fastmri", progress=False).files
     assert sorted(file.name for file in written) == ["file1000.h5", "file_brain_AXT2_200_1.h5"]
     for volume in cohort.volumes():
         with (
@@ -63,7 +63,7 @@ def test_the_evaluation_finds_and_compares_them(tmp_path, cohort):
 
 
 def test_the_reference_itself_comes_back_equal(tmp_path, cohort):
-    (written,) = export_cohort(cohort, "recon/rss", tmp_path / "out", "fastmri", progress=False)
+    (written,) = export_cohort(cohort, "recon/rss", tmp_path / "out", "fastmri", progress=False).files
     with h5py.File(written) as recons, h5py.File(tmp_path / "file1000.h5") as target:
         np.testing.assert_array_equal(recons["reconstruction"][()], target["reconstruction_rss"][()])
 

@@ -80,7 +80,7 @@ def check_raw_data_set(folder):
 
 def test_a_cohort_becomes_a_data_set(cohort, tmp_path):
     options = {"labels": ["seg/zones"], "channels": ["qmap/adc"], "split": "default"}
-    (folder,) = export_cohort(cohort, "image/t2", tmp_path / "raw", "nnunet", progress=False, **options)
+    (folder,) = export_cohort(cohort, "image/t2", tmp_path / "raw", "nnunet", progress=False, **options).files
     assert folder == tmp_path / "raw" / "Dataset500_myprostates"
     description = check_raw_data_set(folder)
     assert description["channel_names"] == {"0": "t2", "1": "adc"}
@@ -109,7 +109,7 @@ def test_a_cohort_becomes_a_data_set(cohort, tmp_path):
 
 def test_without_a_split_all_are_training_cases(cohort, tmp_path):
     options = {"labels": ["seg/zones"], "dataset": "Dataset123_Zones", "volumes": cohort.volume_ids()[:3]}
-    (folder,) = export_cohort(cohort, "image/t2", tmp_path, "nnunet", progress=False, **options)
+    (folder,) = export_cohort(cohort, "image/t2", tmp_path, "nnunet", progress=False, **options).files
     assert check_raw_data_set(folder)["numTraining"] == 3
     assert sorted(path.name for path in folder.iterdir()) == ["dataset.json", "imagesTr", "labelsTr"]
 
@@ -117,7 +117,7 @@ def test_without_a_split_all_are_training_cases(cohort, tmp_path):
 def test_subjects_of_no_part_are_left_out(cohort, tmp_path):
     cohort.write_split(Split(name="few", train=("sub-2",), val=("sub-3",)))
     options = {"labels": ["seg/zones"], "split": "few"}
-    (folder,) = export_cohort(cohort, "image/t2", tmp_path, "nnunet", progress=False, **options)
+    (folder,) = export_cohort(cohort, "image/t2", tmp_path, "nnunet", progress=False, **options).files
     assert check_raw_data_set(folder)["numTraining"] == 2
     assert len(list((folder / "imagesTr").iterdir())) == 2
 
@@ -126,7 +126,7 @@ def test_names_that_mean_something_to_nnunet(tmp_path, made):
     cohort = create_cohort(tmp_path / "c")
     labels = {1: "ignore", 2: "background", 4: "node", 9: "node"}
     add_volume(cohort, made, "sub-1", labels=labels)
-    (folder,) = export_cohort(cohort, "image/t2", tmp_path, "nnunet", labels=["seg/zones"], progress=False)
+    (folder,) = export_cohort(cohort, "image/t2", tmp_path, "nnunet", labels=["seg/zones"], progress=False).files
     description = check_raw_data_set(folder)
     assert description["labels"] == {"background": 0, "background 2": 1, "node 4": 2, "node 9": 3, "ignore": 4}
     assert description["mri"]["label_ids"] == {"1": 2, "2": 4, "3": 9, "4": 1}
@@ -147,7 +147,7 @@ def test_names_that_mean_something_to_nnunet(tmp_path, made):
 def test_names_that_are_made_up_are_no_other_structure(tmp_path, made, labels, names):
     cohort = create_cohort(tmp_path / "c")
     add_volume(cohort, made, "sub-1", labels=labels)
-    (folder,) = export_cohort(cohort, "image/t2", tmp_path, "nnunet", labels=["seg/zones"], progress=False)
+    (folder,) = export_cohort(cohort, "image/t2", tmp_path, "nnunet", labels=["seg/zones"], progress=False).files
     description = check_raw_data_set(folder)
     assert description["labels"] == {"background": 0, **names}
     assert description["mri"]["label_ids"] == {str(number): number for number in labels}
@@ -203,7 +203,7 @@ def test_volumes_that_do_not_fit_each_other_are_refused(tmp_path, made):
 
 def test_it_appears_whole_and_replaces_whole(cohort, tmp_path, monkeypatch):
     options = {"labels": ["seg/zones"], "volumes": cohort.volume_ids()[:2], "progress": False}
-    (folder,) = export_cohort(cohort, "image/t2", tmp_path / "out", "nnunet", **options)
+    (folder,) = export_cohort(cohort, "image/t2", tmp_path / "out", "nnunet", **options).files
     (folder / "imagesTr" / "old.nii.gz").touch()
     with pytest.raises(ElementExistsError, match=r"Dataset500_myprostates: exists already\. To over"):
         export_cohort(cohort, "image/t2", tmp_path / "out", "nnunet", **options)

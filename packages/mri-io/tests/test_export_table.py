@@ -94,9 +94,10 @@ def test_options_that_are_unknown_or_not_followed_are_errors(tiny, tmp_path):
 
 def test_parts_of_a_split_choose_volumes(tiny, tmp_path):
     options = {"progress": False, "split": "default"}
-    files = export_cohort(tiny, "image/t1", tmp_path, "nifti", subjects="test", **options)
+    files = export_cohort(tiny, "image/t1", tmp_path, "nifti", subjects="test", **options).files
     assert [file.name for file in files] == ["sub-03_acq-tiny_run-1_image-t1.nii.gz"]
-    assert export_cohort(tiny, "image/t1", tmp_path, "nifti", subjects="val", progress=False)[0].name[:6] == "sub-02"
+    (file, *_) = export_cohort(tiny, "image/t1", tmp_path, "nifti", subjects="val", progress=False).files
+    assert file.name[:6] == "sub-02"
     with pytest.raises(ElementNotFoundError, match="no volume of part 'test' has an element 'image/t2'"):
         export_cohort(tiny, "image/t2", tmp_path, "nifti", subjects="test", **options)
     with pytest.raises(ConfigError, match="part: expected train, val, test, got 'all'"):

@@ -227,6 +227,9 @@ def export(
         Path | None, typer.Option(help="Folder of the files that the volumes were converted from.")
     ] = None,
     replace: Annotated[bool, typer.Option("--replace", help="Overwrite files that exist.")] = False,
+    skip_existing: Annotated[
+        bool, typer.Option("--skip-existing", help="Keep files that exist, and write those that are missing.")
+    ] = False,
     cache: Cache = None,
 ) -> None:
     """Write an element of the volumes as files for other tools: NIfTI, PNG, BART, ..."""
@@ -240,7 +243,7 @@ def export(
     from mri_io.export import export_cohort
     from mri_io.store import open_cohort
 
-    files = export_cohort(
+    summary = export_cohort(
         open_cohort(cohort, cache=cache),
         element,
         out,
@@ -248,6 +251,7 @@ def export(
         volumes=volume,
         subjects=subjects,
         replace=replace,
+        skip_existing=skip_existing,
         part=part,
         split=split,
         labels=label,
@@ -256,7 +260,11 @@ def export(
         levels=levels,
         source=source,
     )
-    typer.echo(f"{len(files)} {'folders' if files[0].is_dir() else 'files'} in {out}")
+    files = summary.files
+    typer.echo(f"{len(files)} {'folders' if files and files[0].is_dir() else 'files'} in {out}")
+    if summary.failures or summary.count("skipped"):
+        typer.echo(summary)
+    raise typer.Exit(0 if summary.ok else 1)
 
 
 def resample(

@@ -1,7 +1,7 @@
 """Write elements as files for other tools."""
 
 from mri_io.export.base import PARTS, DataSetExporter, ElementExporter, Exporter, ExportItem, ExportOptions
-from mri_io.export.running import export, export_cohort, exported_files, make_exporter
+from mri_io.export.running import ExportSummary, export, export_cohort, exported_files, make_exporter
 from mri_io.export.table import exporter_class, exporter_names
 
 __all__ = [
@@ -10,6 +10,7 @@ __all__ = [
     "ElementExporter",
     "ExportItem",
     "ExportOptions",
+    "ExportSummary",
     "Exporter",
     "export",
     "export_cohort",

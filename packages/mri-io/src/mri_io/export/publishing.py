@@ -15,7 +15,9 @@ def check_absent(targets: Sequence[Path], *, replace: bool) -> None:
     """Raise ElementExistsError when there is something at one of the places and it is not to be replaced."""
     present = [target for target in targets if target.exists()]
     if present and not replace:
-        raise ElementExistsError(f"{present[0]}: exists already. To overwrite it: --replace")
+        raise ElementExistsError(
+            f"{present[0]}: exists already. To overwrite it: --replace; to keep it: --skip-existing"
+        )
 
 
 @contextmanager

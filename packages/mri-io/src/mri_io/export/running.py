@@ -1,21 +1,32 @@
 """Export elements of a cohort with any exporter."""
 
+import traceback
 from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 from mri_io.config import validate_config
-from mri_io.errors import ConfigError, ElementNotFoundError
+from mri_io.errors import ConfigError, ElementNotFoundError, MriError, expected_got
 from mri_io.export.base import DataSetExporter, ElementExporter, Exporter, ExportItem, ExportOptions
 from mri_io.export.publishing import appearing, check_absent
 from mri_io.export.table import exporter_class
 from mri_io.prep.progress import progress_report
+from mri_io.prep.summary import PrepSummary, TaskFailure
 from mri_io.store.cohort import Cohort, open_cohort
 from mri_io.store.durable import storage_errors
 from mri_io.store.element import Element
 
-__all__ = ["export", "export_cohort", "exported_files", "make_exporter"]
+__all__ = ["ExportSummary", "export", "export_cohort", "exported_files", "make_exporter"]
+
+
+class ExportSummary(PrepSummary):
+    """Outcome of an export: a result for each volume, or for the data set; failures are by volume."""
+
+    @property
+    def files(self) -> list[Path]:
+        """The files, or folders, that were written."""
+        return [file for result in self.results for file in result["files"]]
 
 
 def make_exporter(format: str, **options: Any) -> Exporter:
@@ -91,10 +102,14 @@ def export_cohort(
     volumes: Sequence[str] | None = None,
     subjects: str | None = None,
     replace: bool = False,
+    skip_existing: bool = False,
     progress: bool = True,
     **options: Any,
-) -> list[Path]:
+) -> ExportSummary:
     """Export one element of the volumes that have it.
+
+    A volume that fails, because it is damaged or the format cannot hold its element, does not keep the others from
+    being written. A data set of all volumes is written whole or not at all.
 
     Parameters
     ----------
@@ -104,49 +119,112 @@ def export_cohort(
         Path of the element in each volume.
     out, format, replace, **options
         See `export`; also formats that write the cohort as one data set. Nothing is written when any of the files
-        exists and `replace` is false.
+        exists and neither `replace` nor `skip_existing` is true.
     volumes
         Ids of volumes; by default all that have the element.
     subjects
         ``train``, ``val`` or ``test``: that part of the split that the option ``split`` names, or of ``default``.
+    skip_existing
+        Leave out volumes whose files are all there, without a look at what is in them: an export that was interrupted,
+        or in which volumes failed, goes on with what is missing.
     progress
         Report on standard error.
 
     Returns
     -------
-    list of pathlib.Path
-        The files, or folders, written.
+    ExportSummary
+        The files, or folders, written, and the volumes that failed.
 
     Raises
     ------
     ElementNotFoundError
         When no volume, or one that is named, has no such element.
     ConfigError, ElementExistsError, StoreError
-        See `export`.
+        See `export`; of what is wrong with volumes the first, when it is so with all of them.
     """
+    if replace and skip_existing:
+        raise ConfigError(expected_got("files that exist", expected="replace or skip_existing", got="both"))
     opened, folder = cohort if isinstance(cohort, Cohort) else open_cohort(cohort), Path(out)
     exporter = make_exporter(format, **_for_exporter(format, options, subjects))
-    items = _items(opened, element, volumes, options.get("split"), subjects)
+    items, damaged = _items(opened, element, volumes, options.get("split"), subjects)
     if isinstance(exporter, DataSetExporter):
-        target = folder / exporter.folder_name(opened, items)
-        check_absent([target], replace=replace)
-        with (
-            progress_report(len(items), "export", shown=progress) as advance,
-            storage_errors(folder),
-            appearing([target]) as (temporary,),
-        ):
-            exporter.write(opened, items, temporary, lambda volume: advance(volume, False))
-        return [target]
+        for error in damaged.values():
+            raise error
+        return _export_data_set(
+            exporter, opened, items, folder, replace=replace, skip_existing=skip_existing, progress=progress
+        )
     exporter = _of_elements(exporter)
-    planned = [_targets(exporter, item, folder, replace=replace) for item in items]
-    number, most = Counter(target for targets in planned for target in targets).most_common(1)[0]
-    if most > 1:
-        raise ConfigError(f"{number}: {most} of the volumes would be written to it. Name one of them: --volume")
-    with progress_report(len(items), "export", shown=progress) as advance:
-        for item, targets in zip(items, planned, strict=True):
-            _write(exporter, item, targets, folder)
-            advance(item.element.volume_id, False)
-    return [target for targets in planned for target in targets]
+    planned, refused = _plan(exporter, items, folder)
+    _check_distinct(planned)
+    if not skip_existing:
+        check_absent([target for _, targets in planned for target in targets], replace=replace)
+    summary = ExportSummary("export")
+    errors: dict[str, Exception] = {**damaged, **refused}
+    with progress_report(len(planned), "export", shown=progress) as advance:
+        for item, targets in planned:
+            volume_id = item.element.volume_id
+            there = skip_existing and all(target.exists() for target in targets)
+            try:
+                if not there:
+                    _write(exporter, item, targets, folder)
+                summary.results.append({"status": "skipped" if there else "done", "files": [] if there else targets})
+            except Exception as error:  # of this volume; whatever an exporter raises
+                errors[volume_id] = error
+            advance(volume_id, volume_id in errors)
+    if not summary.results:
+        raise next(iter(errors.values()))
+    if errors:
+        summary.failures = [_failure(volume_id, error) for volume_id, error in sorted(errors.items())]
+        summary.notes.append("Once that is mended, --skip-existing goes on with what is missing.")
+    return summary
+
+
+def _export_data_set(
+    exporter: DataSetExporter,
+    cohort: Cohort,
+    items: Sequence[ExportItem],
+    folder: Path,
+    *,
+    replace: bool,
+    skip_existing: bool,
+    progress: bool,
+) -> ExportSummary:
+    target = folder / exporter.folder_name(cohort, items)
+    if skip_existing and target.exists():
+        return ExportSummary("export", [{"status": "skipped", "files": []}])
+    check_absent([target], replace=replace)
+    with (
+        progress_report(len(items), "export", shown=progress) as advance,
+        storage_errors(folder),
+        appearing([target]) as (temporary,),
+    ):
+        exporter.write(cohort, items, temporary, lambda volume: advance(volume, False))
+    return ExportSummary("export", [{"status": "done", "files": [target]}])
+
+
+def _plan(
+    exporter: ElementExporter, items: Sequence[ExportItem], folder: Path
+) -> tuple[list[tuple[ExportItem, list[Path]]], dict[str, MriError]]:
+    """Return the files of each item, and by volume why there are none."""
+    planned: list[tuple[ExportItem, list[Path]]] = []
+    refused: dict[str, MriError] = {}
+    for item in items:
+        try:
+            planned.append((item, _named(exporter, item, folder)))
+        except MriError as error:
+            refused[item.element.volume_id] = error
+    return planned, refused
+
+
+def _check_distinct(planned: Sequence[tuple[ExportItem, list[Path]]]) -> None:
+    for target, count in Counter(target for _, targets in planned for target in targets).most_common(1):
+        if count > 1:
+            raise ConfigError(f"{target}: {count} of the volumes would be written to it. Name one of them: --volume")
+
+
+def _failure(volume_id: str, error: Exception) -> TaskFailure:
+    text = str(error) if isinstance(error, MriError) else f"{type(error).__name__}: {error}"
+    return TaskFailure(volume_id, volume_id, text, "".join(traceback.format_exception(error)))
 
 
 def _for_exporter(format: str, options: dict[str, Any], subjects: str | None) -> dict[str, Any]:
@@ -157,17 +235,29 @@ def _for_exporter(format: str, options: dict[str, Any], subjects: str | None) ->
 
 def _items(
     cohort: Cohort, element: str, volumes: Sequence[str] | None, split: str | None, subjects: str | None
-) -> list[ExportItem]:
+) -> tuple[list[ExportItem], dict[str, MriError]]:
+    """Return the elements of the volumes that are chosen, and by volume what is damaged."""
+    damaged: dict[str, MriError] = {}
     if volumes:
-        chosen = [cohort[volume] for volume in volumes]
+        ids = list(dict.fromkeys(volumes))
     else:
-        chosen = [volume for volume in cohort.volumes(split, subjects) if element in volume]
-    if not chosen:
+        ids = [volume.id for volume in cohort.volumes(split, subjects, on_damage=damaged.__setitem__)]
+    items = []
+    for volume_id in ids:
+        try:
+            volume = cohort[volume_id]
+            if volumes or element in volume:
+                items.append(ExportItem(volume[element]))
+        except ElementNotFoundError:
+            raise
+        except MriError as error:
+            damaged[volume_id] = error
+    if not items and not damaged:
         which = f"no volume of part {subjects!r}" if subjects else "no volume"
         raise ElementNotFoundError(
             f"{cohort.path}: {which} has an element {element!r}. List them: mri-cli ls {cohort.path}"
         )
-    return [ExportItem(volume[element]) for volume in chosen]
+    return items, damaged
 
 
 def _of_elements(exporter: Exporter) -> ElementExporter:
@@ -177,10 +267,14 @@ def _of_elements(exporter: Exporter) -> ElementExporter:
 
 
 def _targets(exporter: ElementExporter, item: ExportItem, out: Path, *, replace: bool) -> list[Path]:
-    exporter.part_of(item.element)
-    targets = [out / name for name in exporter.names(item)]
+    targets = _named(exporter, item, out)
     check_absent(targets, replace=replace)
     return targets
+
+
+def _named(exporter: ElementExporter, item: ExportItem, out: Path) -> list[Path]:
+    exporter.part_of(item.element)
+    return [out / name for name in exporter.names(item)]
 
 
 def _write(exporter: ElementExporter, item: ExportItem, targets: Sequence[Path], out: Path) -> None:
