@@ -57,6 +57,22 @@ def test_the_table_is_printed(cli):
     assert cli("export", "c", "image/t1").status == 2
 
 
+def test_a_broken_package_does_not_hide_the_others(cli, monkeypatch):
+    def load(group, name):
+        if name == "broken":
+            raise ConfigError("colours: cannot be loaded")
+        return ShapeExporter
+
+    monkeypatch.setattr(table, "plugin_names", lambda group: ("broken", "other", "shape"))
+    monkeypatch.setattr(table, "load_plugin", load)
+    done = cli("export", "--format", "list")
+    assert done.status == 0
+    assert "(colours: cannot be loaded)" in done.out
+    assert "(mri_io.exporters 'other': expected an" in done.out  # what is registered is another one
+    assert "The shape as text" in done.out
+    assert all(name in done.out for name in exporter_names())
+
+
 def test_another_package_registers_an_exporter(tiny, tmp_path, plugin):
     assert exporter_names()[-1] == "shape"
     element = tiny.volumes()[0]["image/t1"]

@@ -234,8 +234,11 @@ def print_exporters() -> None:
 
     rows = []
     for name in exporter_names():
-        kind = exporter_class(name)
-        rows.append((name, kind.summary, kind.gives, ", ".join(kind.parts), ", ".join(sorted(kind.options))))
+        try:
+            kind = exporter_class(name)
+            rows.append((name, kind.summary, kind.gives, ", ".join(kind.parts), ", ".join(sorted(kind.options))))
+        except ConfigError as error:  # of one package; the others' exporters are listed all the same
+            rows.append((name, f"({error})", "", "", ""))
     columns = ("format", "what is written", "of each element", "parts of complex data", "options")
     _table("formats", columns, rows)
 
