@@ -281,6 +281,37 @@ def test_segmentations_with_the_image_beside_them(tmp_path, name):
     assert {file.read_bytes() for file in alone.iterdir()} == {f.read_bytes() for f in (folder / "image").iterdir()}
 
 
+def test_an_image_that_dicom_cannot_hold_is_passed_over(tmp_path):
+    echoes = (floats((2, *SHAPE)), ("echo", *SLICES))  # of which the header has no times
+    volume = volume_with(tmp_path, image_a=echoes, recon_b=(floats(), SLICES), seg_a=(LABELS, SLICES))
+    (folder,) = export(volume["seg/a"], tmp_path / "out", "dicom-seg")
+    written = {pydicom.dcmread(file).SOPInstanceUID for file in (folder / "image").iterdir()}
+    segmentation = highdicom.seg.segread(folder / "segmentation.dcm")
+    assert {instance for _, _, instance in segmentation.get_source_image_uids()} == written
+    (alone,) = export(volume["recon/b"], tmp_path / "out", "dicom")
+    assert {pydicom.dcmread(file).SOPInstanceUID for file in alone.iterdir()} == written
+    only = volume_with(tmp_path / "2", image_a=echoes, seg_a=(LABELS, SLICES))
+    with pytest.raises(
+        ConfigError, match=r"image on the grid of the labels.*got .*echo times: expected 2.*--source DIR"
+    ):
+        export(only["seg/a"], tmp_path / "out", "dicom-seg")
+
+
+@pytest.mark.parametrize("labels", [{}, {1: "gland"}])
+def test_label_maps_with_nothing_in_them(tmp_path, made, labels):
+    volume = volume_with(tmp_path, image_a=(floats(), SLICES))
+    nothing = np.zeros(SHAPE, np.uint8)
+    volume.write("seg/a", nothing, provenance=made, dims=SLICES, affine=AFFINES["axial"], labels=labels)
+    if labels:
+        (folder,) = export(volume["seg/a"], tmp_path / "out", "dicom-seg")
+        segmentation = highdicom.seg.segread(folder / "segmentation.dcm")
+        assert not segmentation.get_volume(combine_segments=True).array.any()
+        return
+    with pytest.raises(ConfigError, match="labels: expected at least one, for DICOM, got none"):
+        export(volume["seg/a"], tmp_path / "out", "dicom-seg")
+    assert not (tmp_path / "out").exists()
+
+
 def test_the_algorithm_is_that_of_the_provenance(tmp_path):
     image = np.ones(SHAPE, np.float32)
     volume = volume_with(tmp_path, method="segment", weights="0" * 64, image_t2=(image, SLICES), seg_a=(LABELS, SLICES))

@@ -72,11 +72,15 @@ class DicomSegExporter(ElementExporter):
                     "element for dicom-seg", expected="seg/<name>", got=element.path, where=element.folder, fix=fix
                 )
             )
+        if not element.labels:
+            raise ConfigError(
+                expected_got("labels", expected="at least one, for DICOM", got="none", where=element.folder)
+            )
         plane_geometry(element)
         if self._files is not None:
             self._files.of(item)
         else:
-            self._images.names(_image_of(item))
+            self._image_of(item)
         return [self.stem(item)]
 
     @cached_property
@@ -87,6 +91,26 @@ class DicomSegExporter(ElementExporter):
     def _images(self) -> DicomExporter:
         return DicomExporter(ExportOptions())
 
+    def _image_of(self, item: ExportItem) -> ExportItem:
+        """Return the first image of the volume on the grid of its labels that DICOM holds; ConfigError without one."""
+        labels, refusals = item.element, []
+        for element in item.volume.elements().values():
+            if element.type not in ("image", "recon", "qmap") or element.affine is None or labels.affine is None:
+                continue
+            same = np.allclose(element.affine, labels.affine, rtol=0, atol=SAME_GRID_MM)
+            if element.shape[-3:] != labels.shape or not same:
+                continue
+            image = ExportItem(element)
+            try:
+                self._images.names(image)
+            except ConfigError as error:
+                refusals.append(str(error))
+            else:
+                return image
+        expected, got = "an image on the grid of the labels, to refer to", "; ".join(refusals) or "none"
+        fix = "Give the DICOM files of the images: --source DIR"
+        raise ConfigError(expected_got("volume", expected=expected, got=got, where=labels.folder, fix=fix))
+
     def write(self, item: ExportItem, targets: Sequence[Path]) -> None:
         """Write the object, and the images where no source is given."""
         folder = targets[0]
@@ -94,31 +118,11 @@ class DicomSegExporter(ElementExporter):
         source = self._files.of(item) if self._files is not None else []
         if not source:
             (folder / "image").mkdir()
-            self._images.write_images(_image_of(item), folder / "image", study_of(item))
+            self._images.write_images(self._image_of(item), folder / "image", study_of(item))
             source = sorted((folder / "image").iterdir())[: item.element.shape[0]]  # of the first frame, where several
         with quietly():
             segmentation = _segmentation(item, source)
             segmentation.save_as(folder / "segmentation.dcm")
-
-
-def _image_of(item: ExportItem) -> ExportItem:
-    """Return an image of the volume on the grid of its labels.
-
-    Raises
-    ------
-    ConfigError
-        When there is none.
-    """
-    labels = item.element
-    for element in item.volume.elements().values():
-        if element.type not in ("image", "recon", "qmap") or element.affine is None or labels.affine is None:
-            continue
-        same = np.allclose(element.affine, labels.affine, rtol=0, atol=SAME_GRID_MM)
-        if element.shape[-3:] == labels.shape and same:
-            return ExportItem(element)
-    fix = "Give the DICOM files of the images: --source DIR"
-    expected = "an image on the grid of the labels, to refer to"
-    raise ConfigError(expected_got("volume", expected=expected, got="none", where=labels.folder, fix=fix))
 
 
 def _segmentation(item: ExportItem, source: Sequence[Path]) -> Any:
