@@ -1,6 +1,7 @@
 """Writers to an object store that are killed at every request, race, or sleep while others take over."""
 
 import importlib.util
+import json
 import os
 import shutil
 import signal
@@ -25,6 +26,7 @@ from zarr.storage import ObjectStore
 from mri_io import create_cohort, verify
 from mri_io.errors import ElementExistsError, StoreError
 from mri_io.store import collect_garbage
+from mri_io.store.metadata import CLAIM
 from mri_io.store.remote import claims, commit
 from mri_io.store.remote.backends import ConflictError
 from mri_io.store.remote.claims import Claim, claim_of
@@ -162,6 +164,62 @@ def test_a_killed_writer_leaves_nothing_in_its_way_and_nothing_for_ever(cohort, 
     keys = [key for key, _ in cohort.path.backend.walk(f"{cohort.path.key}/")]
     assert not any("x7" in key or "clock" in key for key in keys)
     assert values(cohort) == BOTH
+
+
+def test_a_dry_run_of_gc_changes_nothing(cohort, s3_server):
+    """Not even to learn the server's time, of claims of writers of other machines."""
+    target = cohort[writer.ID].path / "recon"
+    for name, lease in (("late", -60.0), ("alive", LONG)):
+        claim = Claim(target / name)
+        claim._process = {**claim._process, "machine": "another"}
+        content = json.loads(claim.text())
+        content["attributes"][CLAIM]["lease_s"] = max(lease, 0.0)
+        (target / name / "zarr.json").write(json.dumps(content).encode())
+    time.sleep(1.1)  # the server dates objects by seconds
+    before = len(s3_server.requests())
+    found = collect_garbage(cohort, dry_run=True)
+    assert {method for method, _, _ in s3_server.requests()[before:]} == {"GET"}
+    assert found == [target / "late"]
+    before = len(s3_server.requests())
+    assert collect_garbage(cohort) == found
+    assert sum("clock-" in path and method == "PUT" for method, path, _ in s3_server.requests()[before:]) <= 2
+    assert values(cohort) == BOTH
+
+
+def test_what_has_no_metadata_is_collected(cohort):
+    """Objects as an interrupted copy leaves them; not what a writer is at work on, nor what lost its metadata."""
+    volume = cohort[writer.ID].path
+    node = {path.relative_to(volume).as_posix(): path.read_bytes() for path in (volume / "recon" / "a").rglob("*")}
+    chunk = next(path.removeprefix("recon/a/") for path in node if "/c/" in path)
+    left = ["recon/chunk", "recon/array", "emb/vit/block", "image/deep", "seg/file"]
+    (volume / left[0] / chunk).write(b"x")
+    (volume / left[1] / "data" / "zarr.json").write(node["recon/a/data/zarr.json"])
+    (volume / left[2] / chunk).write(b"x")
+    (volume / left[3] / "data" / "zarr.json").write(node["recon/a/data/zarr.json"])
+    (volume / left[3] / chunk).write(b"x")
+    (volume / left[4] / "notes.txt").write(b"x")
+    alone = volume.parent / "sub-07_acq-t1_run-1.zarr"
+    (alone / "recon" / "a" / chunk).write(b"x")
+    (alone / "recon" / "a" / "data" / "zarr.json").write(node["recon/a/data/zarr.json"])
+    claim = Claim.take(volume / "recon" / "alive")
+    (volume / "recon" / "alive" / chunk).write(b"x")
+    (volume / "mask" / "m" / chunk).write(b"x")
+    below = Claim.take(volume / "mask" / "m" / "n")
+    (volume / "recon" / "b" / "zarr.json").backend.delete([f"{volume.key}/recon/b/zarr.json"])  # damage
+    kept = {path.key for path in volume.rglob("*")} - {path.key for name in left for path in (volume / name).rglob("*")}
+    expected = sorted([*(volume / name for name in left), alone])
+    assert sorted(collect_garbage(cohort, dry_run=True)) == expected
+    assert sorted(collect_garbage(cohort)) == expected
+    assert {path.key for path in volume.rglob("*")} == kept
+    assert not alone.exists()
+    claim.check_now()
+    below.check_now()
+    for one in (claim, below):
+        one.release()
+    assert sorted(collect_garbage(cohort)) == [volume / "mask" / "m", volume / "recon" / "alive"]
+    report = verify(cohort)
+    assert [(problem.element, problem.kind) for problem in report.problems] == [("recon/b", "missing")]
+    assert report.orphans == [volume / "recon" / "b"]
 
 
 def test_two_writers_of_one_volume(s3_server, server):

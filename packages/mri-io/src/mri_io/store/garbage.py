@@ -29,8 +29,9 @@ def collect_garbage(cohort: Cohort, *, dry_run: bool = False, older_than_s: floa
     Replacements that a crash interrupted are completed, and outdated copies of metadata in volumes' roots renewed.
 
     Never touches the staging directory of a living writer of this machine; one of another machine counts as abandoned
-    when nothing in it has changed for `older_than_s` seconds. What lost its metadata by damage, rather than never had
-    them, is left alone: `verify` tells of it.
+    when nothing in it has changed for `older_than_s` seconds. In an object store claims say whose a node is, and until
+    when; a dry run compares with the clock of this machine, to write nothing. What lost its metadata by damage, rather
+    than never had them, is left alone: `verify` tells of it.
 
     Returns
     -------

@@ -11,6 +11,7 @@ import json
 import threading
 import time
 import uuid
+from collections.abc import Callable
 from typing import Any
 
 from mri_io.errors import ElementExistsError, StoreError
@@ -19,8 +20,9 @@ from mri_io.store.metadata import CLAIM, is_claim
 from mri_io.store.remote.backends import ABSENT, ConflictError, Stat
 from mri_io.store.remote.machine import has_died, this_process
 from mri_io.store.remote.paths import StorePath
+from mri_io.store.staging import STAGING
 
-__all__ = ["Claim", "claim_of", "is_claimed", "is_expired"]
+__all__ = ["Claim", "claim_of", "is_claimed", "is_expired", "server_time"]
 
 LEASE_S = 120.0
 """A claim that has not been renewed for so long has expired."""
@@ -43,22 +45,28 @@ def is_claimed(folder: StorePath) -> bool:
         return False
 
 
-def is_expired(claim: dict[str, Any], stat: Stat, folder: StorePath) -> bool:
-    """Whether a claim may be taken over: given up, its writer dead, or not renewed for longer than its lease."""
+def is_expired(claim: dict[str, Any], stat: Stat, now: Callable[[], float]) -> bool:
+    """Whether a claim may be taken over: given up, its writer dead, or not renewed for longer than its lease.
+
+    `now` returns the time by the clock of the server; it is called only when the claim itself does not tell.
+    """
     if claim.get("released") or has_died(claim):
         return True
     lease = max(float(claim.get("lease_s", LEASE_S)), 0.0)
-    return _server_time(folder) - stat.modified > lease
+    return now() - stat.modified > lease
 
 
-def _server_time(folder: StorePath) -> float:
-    """Return the time by the clock that dates objects: clocks of writers may differ."""
-    volume = next((path for path in (folder, *folder.parents) if path.name.endswith(".zarr")), folder)
-    probe = volume.live().parent / ".staging" / f"clock-{uuid.uuid4().hex}"
+def server_time(volumes: StorePath) -> float:
+    """Return the time by the clock that dates objects, which those of writers differ from: that of a new object."""
+    probe = volumes.live() / STAGING / f"clock-{uuid.uuid4().hex}"
     probe.write(b"")
     stat = probe.file_stat()
     probe.backend.delete([probe.key])
     return time.time() if stat is None else stat.modified
+
+
+def _volumes(node: StorePath) -> StorePath:
+    return next((path for path in (node, *node.parents) if path.name.endswith(".zarr")), node).parent
 
 
 def _now() -> float:
@@ -141,7 +149,7 @@ class Claim:
         if found.get("writer") == self._id:  # the answer to the request was lost
             self._tag = stat.tag
             return None
-        if not is_expired(found, stat, self.folder):
+        if not is_expired(found, stat, lambda: server_time(_volumes(self.folder))):
             raise StoreError(
                 f"{self.folder}: another writer is at work on it: process {found.get('pid')} on {found.get('host')}, "
                 f"since {found.get('created_utc')}. Wait for it; if it has died, its claim expires after "
