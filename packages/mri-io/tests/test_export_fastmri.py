@@ -4,10 +4,11 @@ import h5py
 import numpy as np
 import pytest
 
-from mri_io import open_cohort
+from mri_io import create_cohort, open_cohort
 from mri_io.convert import convert
 from mri_io.errors import ConfigError, ElementExistsError
 from mri_io.export import export, export_cohort
+from mri_io.schema.attributes import Source
 from mri_io.testing.hdf5_files import write_fastmri_file
 from mri_io.testing.raw_files import random_kspace, xml_header
 
@@ -89,6 +90,20 @@ def test_hidden_names_give_way_to_the_volume(tmp_path, made):
     assert file.name == f"{volume.id}.h5"
     with pytest.raises(ElementExistsError, match="exists already"):
         export(element, tmp_path / "out", "fastmri")
+
+
+@pytest.mark.parametrize(
+    "uri", ["../escaped.h5", "{}/escaped.h5", "a/b.h5", "..\\escaped.h5", "C:escaped.h5", ".h5", ""]
+)
+def test_a_name_that_leads_elsewhere_gives_way_to_the_volume(tmp_path, made, uri):
+    cohort, out = create_cohort(tmp_path / "c"), tmp_path / "in" / "out"
+    source = Source(uri=uri.format(tmp_path), sha256="0" * 64, format="fastmri")
+    with cohort.create_volume("sub-1_acq-a_run-1", subject_id="sub-1", source=source) as volume:
+        volume.write("recon/rss", np.ones((3, 20, 20), np.float32), provenance=made)
+    (file,) = export(cohort[volume.id]["recon/rss"], out, "fastmri")
+    assert file == out / "sub-1_acq-a_run-1.h5"
+    assert list(out.parent.rglob("*.h5")) == [file]
+    assert not list(tmp_path.glob("*.h5"))
 
 
 def test_refused(tmp_path, volume, made, cohort):

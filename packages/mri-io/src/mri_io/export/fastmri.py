@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Sequence
-from pathlib import Path
+from pathlib import Path, PurePosixPath, PureWindowsPath
 
 import numpy as np
 
@@ -37,7 +37,7 @@ class FastMriExporter(ElementExporter):
         _crop(item)
         source = item.volume.source
         name = source.uri if source is not None else ""
-        return [name if name.endswith(".h5") and not name.startswith(_HIDDEN) else f"{item.volume.id}.h5"]
+        return [name if _is_of_data_set(name) else f"{item.volume.id}.h5"]
 
     def write(self, item: ExportItem, targets: Sequence[Path]) -> None:
         """Write the file, a block of slices at a time."""
@@ -49,6 +49,12 @@ class FastMriExporter(ElementExporter):
             for block in self.blocks(item.element):
                 stored[start : start + len(block)] = block[:, rows, columns].astype(np.float32, copy=False)
                 start += len(block)
+
+
+def _is_of_data_set(name: str) -> bool:
+    """Whether a stored name is that of a file of the data set; a path, which may lead out of the folder, is none."""
+    plain = all(flavour(name).name == name for flavour in (PurePosixPath, PureWindowsPath))
+    return plain and name.endswith(".h5") and not name.startswith((_HIDDEN, "."))
 
 
 def _crop(item: ExportItem) -> tuple[slice, slice]:
