@@ -1,9 +1,9 @@
-"""Names of files: which may be stored, and what stands for the others, since many are named after the patient."""
+"""Names of files and patients: which may be stored, and what stands for the others; which names are none."""
 
 import hashlib
 import re
 
-__all__ = ["bids_suffix", "contrast_of", "is_bids", "stored_name"]
+__all__ = ["bids_suffix", "contrast_of", "is_anonymous", "is_bids", "stored_name"]
 
 _ENDING = re.compile(r"\.(nii|nii\.gz|h5|hdf5|mrd|cfl|hdr|nrrd|nhdr|mha|mhd|par|PAR|png|dat|npy|mat)$")
 _BIDS = re.compile(r"sub-[A-Za-z0-9]+(?:_[a-z]+-[A-Za-z0-9]+)*(?:_(?P<suffix>[A-Za-z0-9]+))?")
@@ -46,6 +46,27 @@ def contrast_of(stem: str) -> str:
         return (bids_suffix(stem) or "image").lower()
     found = _CONTRASTS.search(stem.lower())
     return found[1] if found else "image"
+
+
+_FILLERS = re.compile(r"[x0*#?^=_.,/\-\s]*", re.IGNORECASE)
+_NOBODY = re.compile(
+    r"anon(ym(ous|i[sz]ed?)?)?|unknown|unnamed|undefined|none|null|nil|nan|n[/.]?a\.?|no|not|available|applicable|given"
+    r"|de-?identified|removed|redacted|deleted|hidden|empty|blank|patient(id)?|subject|name|id"
+)
+
+
+def is_anonymous(text: str | None) -> bool:
+    """Whether what a file calls the patient tells nobody: what is left when names are taken out of files.
+
+    Files that say so are of several patients.
+
+    Examples
+    --------
+    >>> [is_anonymous(text) for text in ("", "xxxxxxxx", "0", "Anonymous^Patient", "N/A", "anon-17", "Xu^Na", "007")]
+    [True, True, True, True, True, False, False, False]
+    """
+    words = re.split(r"[\^=_,\s]+", (text or "").strip().lower())
+    return _FILLERS.fullmatch(text or "") is not None or all(_NOBODY.fullmatch(word) for word in words if word)
 
 
 def stored_name(name: str) -> str:
