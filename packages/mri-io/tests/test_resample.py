@@ -1,16 +1,30 @@
 """Images on other grids against nibabel, SimpleITK and analytic functions, and the step on a cohort."""
 
+import tracemalloc
+
 import nibabel
 import numpy as np
 import pytest
 from nibabel.affines import apply_affine
 from nibabel.eulerangles import euler2mat
 from nibabel.processing import resample_from_to
+from scipy import ndimage
 
 from mri_io import create_cohort, open_cohort
 from mri_io.errors import ConfigError, ElementNotFoundError
-from mri_io.resampling import Grid, grids, parse_spacing, resample, resampled_image, spaced_grid
+from mri_io.resampling import (
+    Grid,
+    ResampleConfig,
+    grids,
+    parse_spacing,
+    resample,
+    resampled_image,
+    resampled_labels,
+    spaced_grid,
+)
+from mri_io.resampling import cohort as resampling
 from mri_io.resampling.images import smoothing
+from mri_io.resampling.labels import LabelResult
 from mri_io.schema import Provenance
 
 sitk = pytest.importorskip("SimpleITK")
@@ -299,6 +313,48 @@ def test_fields_of_view_that_do_not_meet(cohort, made):
     volume.write("image/far", np.ones(T2.shape, np.float32), provenance=made, affine=far)
     (failure,) = resample(cohort.path, "qmap/adc", to="image/far", volumes=[volume.id]).failures
     assert "field of view: expected one that meets" in failure.error
+
+
+@pytest.mark.parametrize("spacing", [(0.0001, 0.0001, 0.0001), (1e-300, 1, 1), (0.002, 0.002, 60)])
+def test_grids_that_no_machine_holds_are_refused(spacing):
+    with pytest.raises(ConfigError, match=r"spacing: expected a grid of at most 2147483648 voxels, .*larger voxels"):
+        spaced_grid(SOURCE, spacing)
+
+
+def parcellated(tmp_path, made, shape, spacing, labels):
+    """Return a volume with a parcellation ``seg/p`` without gaps."""
+    noise = np.random.default_rng(5).standard_normal((labels, *shape))
+    array = np.stack([ndimage.gaussian_filter(one, (1, 3, 3)) for one in noise]).argmax(axis=0).astype(np.uint8)
+    cohort = create_cohort(tmp_path / "p")
+    names = {n: f"region {n}" for n in range(1, labels)}
+    with cohort.create_volume("sub-01_acq-p_run-1", subject_id="sub-01") as volume:
+        volume.write("image/t1", array.astype(np.float32), provenance=made, affine=np.diag([*spacing, 1]))
+        volume.write("seg/p", array, provenance=made, affine=np.diag([*spacing, 1]), labels=names)
+    return cohort.volumes()[0]
+
+
+@pytest.mark.parametrize(("spacing", "labels"), [((1, 1, 1), 12), ((2, 2, 2), 12), ((1, 1, 1), 2)])
+def test_the_memory_that_labels_take_is_stated(tmp_path, made, monkeypatch, spacing, labels):
+    for module in (grids, resampling):
+        monkeypatch.setattr(module, "BLOCK_VOXELS", 2**15)  # so that blocks are a small part of it
+    volume = parcellated(tmp_path, made, (12, 56, 56), (1, 1, 4), labels)
+    work = resampling._ResampleVolume("seg/p", ResampleConfig(spacing=spacing), "seg/q", replace=False)
+    source = volume["seg/p"]
+    target = spaced_grid(Grid.of(source), spacing)
+    array = source.numpy()
+    tracemalloc.start()
+    resampled_labels(lambda part: array[part], array.dtype, Grid.of(source), target)
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert peak < work.memory(volume) < 10 * peak
+
+
+def test_labels_whose_volume_cannot_be_kept_are_named(cohort, monkeypatch):
+    monkeypatch.setattr(LabelResult, "missed", property(lambda self: [1]))
+    summary = resample(cohort, "seg/lesion", to="image/t2")
+    first, _ = summary.notes
+    assert first == "sub-1_acq-x_run-1: labels 1: volumes are off by more than half a voxel"
+    assert cohort["sub-1_acq-x_run-1"]["seg/lesion-to-t2"].attributes["resampled"]["volume_missed"] == [1]
 
 
 def test_the_command(cohort, cli):

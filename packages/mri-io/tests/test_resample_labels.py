@@ -5,8 +5,9 @@ import pytest
 from nibabel.affines import apply_affine
 from nibabel.eulerangles import euler2mat
 from scipy import ndimage
+from scipy.optimize import linear_sum_assignment
 
-from mri_io.resampling import Grid, grids, resampled_labels
+from mri_io.resampling import Grid, assignment, grids, resampled_labels
 from mri_io.resampling.assignment import assign
 from mri_io.resampling.grids import index_map
 
@@ -176,9 +177,10 @@ def test_nothing_is_nothing():
 def test_assignment_meets_the_numbers_and_takes_the_best(rng):
     scores = np.sort(rng.random((3000, 3)).astype(np.float32), axis=1)[:, ::-1]
     labels = np.array([rng.permutation([0, 3, 9]) for _ in range(3000)], np.uint16)
-    given = assign(labels, scores, {3: 1400, 9: 200})
+    threes = np.full(3000, 3)
+    given = assign(labels.ravel(), scores.ravel(), threes, {3: 1400, 9: 200})
     assert np.bincount(given, minlength=10)[[0, 3, 9]].tolist() == [1400, 1400, 200]
-    free = assign(labels, scores, {int(n): int((labels[:, 0] == n).sum()) for n in (3, 9)})
+    free = assign(labels.ravel(), scores.ravel(), threes, {int(n): int((labels[:, 0] == n).sum()) for n in (3, 9)})
     np.testing.assert_array_equal(free, labels[:, 0])
     # No exchange of two voxels between labels would gain: the assignment is optimal.
     of = np.zeros((3000, 10))
@@ -191,7 +193,50 @@ def test_assignment_meets_the_numbers_and_takes_the_best(rng):
             assert gain <= 1e-4
 
 
+@pytest.mark.parametrize("rounds", [0, 1, 40])
+def test_assignment_is_that_of_linear_programming(rng, monkeypatch, rounds):
+    monkeypatch.setattr(assignment, "ROUNDS", rounds)  # however little the biases do, the rest is moved
+    voxels, names = 240, np.arange(7)
+    entered = rng.random((voxels, len(names))) < 0.5
+    entered[:, 0] = True
+    scores = np.where(entered, rng.random(entered.shape), -np.inf).astype(np.float32)
+    hidden = np.array([rng.choice(names[row]) for row in entered])  # so that the numbers can be met
+    wanted = np.bincount(hidden, minlength=len(names))
+    order = np.argsort(-scores, axis=1)
+    ranked = np.take_along_axis(scores, order, axis=1)
+    given = assign(
+        order[np.isfinite(ranked)].astype(np.uint16),
+        ranked[np.isfinite(ranked)],
+        entered.sum(axis=1),
+        {int(n): int(wanted[n]) for n in names[1:]},
+    )
+    assert np.bincount(given, minlength=len(names)).tolist() == wanted.tolist()
+    assert entered[np.arange(voxels), given].all()
+    cost = np.where(entered, -scores, 1e3)
+    columns = np.repeat(names, wanted)  # a column for every place that a label has
+    rows, places = linear_sum_assignment(cost[:, columns])
+    assert -cost[np.arange(voxels), given].sum() == pytest.approx(-cost[rows, columns[places]].sum(), abs=1e-2)
+
+
+def test_numbers_that_cannot_be_met_are_met_as_far_as_can_be():
+    labels = np.array([1, 0] * 5 + [2, 0] * 5, np.uint16)
+    given = assign(labels, np.tile(np.float32([0.6, 0.4]), 10), np.full(10, 2), {1: 8, 2: 1})
+    assert np.bincount(given).tolist() == [4, 5, 1]
+
+
+def test_volumes_of_many_small_structures_are_kept():
+    labels = np.random.default_rng(0).integers(0, 26, (24, 27, 30)).astype(np.uint8)
+    source = grid(labels.shape, (1, 1, 1))
+    result = on_grid(labels, source, grid((8, 9, 10), (3, 3, 3)))
+    counts = result.volumes()
+    assert len(counts) == 25
+    for number, wanted in result.wanted.items():
+        assert wanted == pytest.approx((labels == number).sum() / 27)
+        assert abs(counts[number] - wanted) <= 0.5
+    assert result.missed == []
+
+
 def test_equal_scores_are_divided():
     labels = np.tile(np.array([1, 0], np.uint16), (100, 1))
-    given = assign(labels, np.full((100, 2), 0.5, np.float32), {1: 37})
+    given = assign(labels.ravel(), np.full(200, 0.5, np.float32), np.full(100, 2), {1: 37})
     assert (given == 1).sum() == 37

@@ -7,23 +7,29 @@ import numpy as np
 __all__ = ["assign"]
 
 ROUNDS = 40
+"""So often the biases of all labels are adjusted, before what is left is moved voxel by voxel."""
 _GOLDEN = 0.6180339887498949
 _JITTER = 1e-5
 
 
-def assign(labels: np.ndarray, scores: np.ndarray, wanted: Mapping[int, int]) -> np.ndarray:
+def assign(labels: np.ndarray, scores: np.ndarray, counts: np.ndarray, wanted: Mapping[int, int]) -> np.ndarray:
     """Return the label of each voxel, maximising the sum of scores under the wanted numbers of voxels.
 
     That is a transport problem; its dual has one bias per label, and a voxel goes to the label of the largest score
-    plus bias. The biases are found label after label, each exactly, the others held, until the numbers are met or
-    nothing changes. Scores that are equal, as symmetric shapes have them, are told apart by position.
+    plus bias. The biases are found label after label, each exactly, the others held. What is then still missing moves
+    voxel by voxel along the cheapest chains of labels, which keeps the sum the largest (successive shortest paths;
+    Ahuja, Magnanti, Orlin, Network Flows, 1993, section 9.7), until the numbers are met or no chain leads from a label
+    with too many voxels to one with too few. Scores that are equal, as symmetric shapes have them, are told apart by
+    position.
 
     Parameters
     ----------
     labels
-        The labels that compete for each voxel, (voxel, rank) integers, by falling score. 0 is background.
+        The labels that compete for the voxels, integers, voxel after voxel, of each by falling score. 0 is background.
     scores
-        Their scores, 0 to 1, (voxel, rank); -inf where there are fewer.
+        Their scores, 0 to 1.
+    counts
+        How many labels compete for each voxel, at least one.
     wanted
         Voxels for each label but the background, which gets the rest.
 
@@ -32,44 +38,118 @@ def assign(labels: np.ndarray, scores: np.ndarray, wanted: Mapping[int, int]) ->
     numpy.ndarray
         (voxel,), of the dtype of `labels`.
     """
-    names, competing = np.unique(labels, return_inverse=True)
-    competing = competing.reshape(labels.shape)
-    competing = np.where(np.isfinite(scores), competing, len(names))  # a place for what is not there
-    values = scores.astype(np.float64)
-    values[:, 0] += _JITTER * (np.arange(len(values)) * _GOLDEN % 1)
-    biases = np.zeros(len(names) + 1)
-    places = [np.argwhere(competing == number) for number in range(len(names))]
-    for _ in range(ROUNDS):
-        changed = False
-        for number, name in enumerate(names):
-            if int(name) != 0:
-                changed |= _adjust(number, wanted.get(int(name), 0), competing, values, biases, places[number])
-        if not changed:
-            break
-    best = np.argmax(values + biases[competing], axis=1)
-    return np.take_along_axis(labels, best[:, None], axis=1)[:, 0]
+    problem = _Transport(labels, scores, counts, wanted)
+    problem.adjust()
+    return labels[problem.repaired()]
 
 
-def _adjust(
-    number: int,
-    wanted: int,
-    competing: np.ndarray,
-    values: np.ndarray,
-    biases: np.ndarray,
-    places: np.ndarray,
-) -> bool:
-    """Set the bias with which a label gets the voxels that it wants, given the others'; whether it changed."""
-    voxels, ranks = places.T
-    rivals = values[voxels] + biases[competing[voxels]]
-    rivals[np.arange(len(voxels)), ranks] = -np.inf
-    lead = values[voxels, ranks] - rivals.max(axis=1)
-    if int((lead + biases[number] > 0).sum()) == wanted or not lead.size:
-        return False
-    wanted = min(wanted, lead.size)
-    ordered = np.sort(lead)[::-1]
-    upper = ordered[wanted - 1] if wanted else ordered[0] + 1
-    lower = ordered[wanted] if wanted < lead.size else ordered[-1] - 1
-    bias = -(upper + lower) / 2
-    changed = bool(bias != biases[number])
-    biases[number] = bias
-    return changed
+class _Transport:
+    """Voxels, the labels that compete for them, and how many voxels each label is to have."""
+
+    def __init__(self, labels: np.ndarray, scores: np.ndarray, counts: np.ndarray, wanted: Mapping[int, int]) -> None:
+        names = np.flatnonzero(np.bincount(labels))
+        number = np.zeros(int(names[-1]) + 1, np.uint16)
+        number[names] = np.arange(len(names))
+        self.competing = number[labels]
+        self.counts = counts.astype(np.int32)
+        self.starts = np.cumsum(counts, dtype=np.int64) - counts
+        self.owners = np.repeat(np.arange(len(counts), dtype=np.int32), counts)
+        self.totals = scores.astype(np.float64)  # scores plus biases
+        self.totals[self.starts] += _JITTER * (np.arange(len(counts)) * _GOLDEN % 1)
+        self.names = [int(name) for name in names]
+        self.wanted = np.array([wanted.get(name, 0) if name else 0 for name in self.names], dtype=np.int64)
+        self.background = self.names.index(0) if 0 in self.names else None
+        if self.background is not None:
+            self.wanted[self.background] = len(counts) - self.wanted.sum()
+        order = np.argsort(self.competing, kind="stable").astype(np.int32)
+        ends = np.cumsum(np.bincount(self.competing, minlength=len(names)))
+        self.entries = np.split(order, ends[:-1])
+
+    def adjust(self) -> None:
+        """Set the biases label after label, until each has its number or for so many rounds."""
+        for _ in range(ROUNDS):
+            changed = [self._adjust(label) for label in range(len(self.names)) if label != self.background]
+            if not any(changed):
+                return
+
+    def _adjust(self, label: int) -> bool:
+        """Set the bias with which a label gets the voxels that it wants, given the others'; whether it changed."""
+        entries = self.entries[label]
+        lead = self.totals[entries] - self._rivals(entries)
+        wanted = int(np.clip(self.wanted[label], 0, lead.size))
+        if int((lead > 0).sum()) == wanted:
+            return False
+        ordered = np.sort(lead)[::-1]
+        upper = ordered[wanted - 1] if wanted else ordered[0] + 1
+        lower = ordered[wanted] if wanted < lead.size else ordered[-1] - 1
+        shift = -(upper + lower) / 2
+        if np.isfinite(shift):  # not where nothing else competes
+            self.totals[entries] += shift
+        return bool(np.isfinite(shift) and shift)
+
+    def _rivals(self, entries: np.ndarray) -> np.ndarray:
+        """Return the largest total of the others in the voxels of a label's entries."""
+        voxels = self.owners[entries]
+        lengths = self.counts[voxels]
+        offsets = np.cumsum(lengths, dtype=np.int64) - lengths
+        first = self.starts[voxels]
+        totals = self.totals[np.repeat(first - offsets, lengths) + np.arange(int(lengths.sum()))]
+        totals[offsets + entries - first] = -np.inf
+        rivals: np.ndarray = np.maximum.reduceat(totals, offsets)
+        return rivals
+
+    def repaired(self) -> np.ndarray:
+        """Return for each voxel the entry that it goes to, after moving what the biases leave at a wrong label."""
+        best = np.maximum.reduceat(self.totals, self.starts)
+        hits = np.flatnonzero(self.totals == best[self.owners])
+        chosen = hits[np.flatnonzero(np.diff(self.owners[hits], prepend=-1))]  # the first of equal ones
+        while True:
+            excess = np.bincount(self.competing[chosen], minlength=len(self.names)) - self.wanted
+            if not (excess > 0).any() or not (excess < 0).any() or not self._move(chosen, excess):
+                return chosen
+
+    def _move(self, chosen: np.ndarray, excess: np.ndarray) -> bool:
+        """Move one voxel along each step of the cheapest chain from a label of too many to one of too few."""
+        size = len(self.names)
+        pairs = self.competing[chosen].astype(np.int32)[self.owners]
+        pairs *= size
+        pairs += self.competing
+        loss = self.totals[chosen][self.owners]
+        loss -= self.totals
+        np.maximum(loss, 0, out=loss)
+        costs, cheapest = _smallest(pairs, loss, size * size)
+        costs = costs.reshape(size, size)
+        np.fill_diagonal(costs, np.inf)
+        distance, before = np.where(excess > 0, 0.0, np.inf), np.full(size, -1)
+        for _ in range(size):
+            through = distance[:, None] + costs
+            nearest = through.argmin(axis=0)
+            shorter = through[nearest, np.arange(size)] < distance - 1e-12
+            if not shorter.any():
+                break
+            distance = np.where(shorter, through[nearest, np.arange(size)], distance)
+            before = np.where(shorter, nearest, before)
+        lacking = np.flatnonzero(excess < 0)
+        end = int(lacking[distance[lacking].argmin()])
+        if not np.isfinite(distance[end]):
+            return False
+        # Potentials: in terms of them every voxel stays at its best label, so that costs stay positive.
+        potential = np.minimum(distance, distance[end])
+        moves = []
+        label = end
+        while before[label] >= 0:
+            moves.append(int(cheapest[before[label] * size + label]))
+            label = int(before[label])
+        chosen[self.owners[moves]] = moves
+        self.totals += potential[self.competing]
+        return True
+
+
+def _smallest(groups: np.ndarray, values: np.ndarray, size: int) -> tuple[np.ndarray, np.ndarray]:
+    """Return the smallest value of each group, infinity of those that are empty, and where it is."""
+    least = np.full(size, np.inf)
+    np.minimum.at(least, groups, values)
+    where = np.full(size, -1)
+    at = np.flatnonzero(values == least[groups])
+    where[groups[at]] = at
+    return least, where

@@ -12,6 +12,8 @@ __all__ = ["Grid", "Slab", "index_map", "parse_spacing", "slabs", "spaced_grid"]
 
 BLOCK_VOXELS = 2**20
 """So many voxels of the target are made at once."""
+MOST_VOXELS, MOST_IN_PLANE = 2**31, 2**26
+"""Larger grids are mistakes: 8.6 GB in float32, slices of 8192 x 8192."""
 _REVERSE = np.eye(3)[::-1]
 
 
@@ -58,7 +60,7 @@ def spaced_grid(grid: Grid, spacing: Sequence[float]) -> Grid:
     Raises
     ------
     ConfigError
-        When they are not three positive numbers.
+        When they are not three positive numbers, or too small for a grid of `MOST_VOXELS`.
     """
     sizes = np.asarray(spacing, dtype=np.float64)
     if sizes.shape != (3,) or not np.isfinite(sizes).all() or sizes.min() <= 0:
@@ -68,7 +70,12 @@ def spaced_grid(grid: Grid, spacing: Sequence[float]) -> Grid:
     axes = left @ right
     lengths = np.array(grid.shape[::-1])
     extent = np.abs(axes.T @ grid.affine[:3, :3]) @ lengths
-    number = np.maximum(1, np.ceil(extent / sizes - 1e-3)).astype(int)
+    lines = np.maximum(1, np.ceil(extent / sizes - 1e-3))
+    if lines.prod() > MOST_VOXELS or lines[:2].prod() > MOST_IN_PLANE:
+        got = f"{' x '.join(f'{n:.9g}' for n in lines)} of {', '.join(f'{size:g}' for size in sizes)} mm"
+        limit = f"a grid of at most {MOST_VOXELS} voxels, {MOST_IN_PLANE} in a slice"
+        raise ConfigError(expected_got("spacing", expected=limit, got=got, fix="Take larger voxels."))
+    number = lines.astype(int)
     centre = grid.affine[:3, :3] @ ((lengths - 1) / 2) + grid.affine[:3, 3]
     affine = np.eye(4)
     affine[:3, :3] = axes * sizes

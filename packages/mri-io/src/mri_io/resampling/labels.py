@@ -4,7 +4,8 @@ Borders between structures are found by shape-based interpolation: the signed di
 interpolated, not its label (Herman, Zheng, Bucholtz, Shape-based interpolation, IEEE CG&A 12, 1992, section 2). Where
 the target is coarser its voxels are sampled more finely than the source, so that they get the share of each structure
 in them. A voxel goes to the structure of the largest score; a structure that would so lose or gain volume, as thin
-ones do, gets a bias that restores it.
+ones do, gets a bias that restores it, and single voxels move where biases cannot. All structures that reach into a
+voxel compete for it.
 """
 
 from collections.abc import Callable
@@ -19,8 +20,6 @@ from mri_io.resampling.grids import Grid, Slab, index_map, slabs
 
 __all__ = ["LabelResult", "resampled_labels"]
 
-KEPT = 4
-"""So many structures at most compete for a voxel."""
 SAMPLES = 6
 """Samples along an axis of a target voxel, at most."""
 _REACH = 3.0
@@ -38,6 +37,11 @@ class LabelResult:
 
     array: np.ndarray
     wanted: dict[int, float] = field(default_factory=dict)
+
+    @property
+    def missed(self) -> list[int]:
+        """The ids whose volumes are off by more than half a voxel: nothing of them may be moved to where it lacks."""
+        return [number for number, there in self.volumes().items() if abs(there - self.wanted[number]) > 0.5 + 1e-6]
 
     def volumes(self) -> dict[int, int]:
         """Return the voxels of each id that was wanted."""
@@ -64,21 +68,22 @@ def resampled_labels(read: Read, dtype: np.dtype, source: Grid, target: Grid) ->
     """
     wanted = _volumes_in_view(read, source, target)
     array = np.zeros(target.shape, dtype)
-    borders: list[tuple[np.ndarray, np.ndarray, np.ndarray]] = []
+    flat = array.reshape(-1)
+    borders: list[tuple[np.ndarray, ...]] = []
     plane = target.shape[1] * target.shape[2]
     for slab in slabs(source, target):
-        labels, scores = _Slab(source, target, slab).compete(read)
-        array[slab.start : slab.stop] = labels[0]
-        at = np.flatnonzero(np.isfinite(scores[1]))
-        if at.size:
-            border = labels.reshape(KEPT, -1)[:, at].T, scores.reshape(KEPT, -1)[:, at].T
-            borders.append((at + slab.start * plane, *border))
-    if borders:
-        places, labels, scores = (np.concatenate(parts) for parts in zip(*borders, strict=True))
-        flat = array.reshape(-1)
+        places, labels, scores, counts = _Slab(source, target, slab).compete(read)
+        places += slab.start * plane
+        flat[places] = labels[np.cumsum(counts) - counts]
+        open_ = counts > 1
+        competing = np.repeat(open_, counts)
+        borders.append((places[open_], labels[competing], scores[competing], counts[open_]))
+    if any(len(places) for places, *_ in borders):
+        places, labels, scores, counts = (np.concatenate(parts) for parts in zip(*borders, strict=True))
+        borders.clear()
         certain = np.bincount(flat, minlength=65536) - np.bincount(flat[places], minlength=65536)
-        open_ = {number: max(0, round(size) - int(certain[number])) for number, size in wanted.items()}
-        flat[places] = assign(labels, scores, open_)
+        left = {number: max(0, round(size) - int(certain[number])) for number, size in wanted.items()}
+        flat[places] = assign(labels, scores, counts, left)
     return LabelResult(array, wanted)
 
 
@@ -110,12 +115,18 @@ class _Slab:
         self.reach = _REACH * float(max(source.spacing.max(), target.spacing.max()))
         self.margin = np.ceil(self.reach / source.spacing).astype(int)
 
-    def compete(self, read: Read) -> tuple[np.ndarray, np.ndarray]:
-        """Return labels and scores, (KEPT, n, y, x), the best first; -inf where there is no further one."""
-        shape = self.slab.inside.shape
-        labels, scores = np.zeros((KEPT, *shape), np.uint16), np.full((KEPT, *shape), -np.inf, np.float32)
+    def compete(self, read: Read) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
+        """Return the voxels of the slab that something competes for, the competitors, and how many each voxel has.
+
+        Returns
+        -------
+        tuple
+            Places in the slab, (voxel,) int64; labels and scores, (competitor,), voxel after voxel, of each by falling
+            score; numbers of competitors, (voxel,) uint16.
+        """
+        found: list[tuple[np.ndarray, np.ndarray, int]] = []
         if not self.slab.inside.any():
-            return labels, scores
+            return _by_voxel(found)
         reach = float(self.margin[0]) + float(np.abs(self.steps[0]).sum())
         chosen = self.slab.source_slices(reach, self.source.shape[0])
         block = read(chosen).astype(np.uint16)
@@ -125,45 +136,38 @@ class _Slab:
         for number, box in enumerate(boxes, start=1):
             if box is not None:
                 near = self._near(box, coordinates)
-                self._enter(block, number, box, near, coordinates, labels, scores)
+                found.append((*self._scored(block, number, box, near, coordinates), number))
         # Background competes where something else does, and has what nothing else enters.
         there = [box for box in boxes if box is not None]
         if there:
             ends = [(min(p.start for p in parts), max(p.stop for p in parts)) for parts in zip(*there, strict=True)]
             box = tuple(slice(low, high) for low, high in ends)
-            self._enter(block, 0, box, np.isfinite(scores[0]), coordinates, labels, scores)
-        outside = ~self.slab.inside
-        labels[:, outside], scores[:, outside] = 0, -np.inf
-        return labels, scores
+            entered = np.zeros(self.slab.inside.shape, bool)
+            for places, _, _ in found:
+                entered.reshape(-1)[places] = True
+            found.append((*self._scored(block, 0, box, entered, coordinates), 0))
+        return _by_voxel(found)
 
     def _near(self, box: tuple[slice, ...], coordinates: np.ndarray) -> np.ndarray:
-        """Return which voxels of the target reach within a voxel of a box of the source."""
+        """Return which voxels of the target in view reach within a voxel of a box of the source."""
         around = np.abs(self.steps).sum(axis=1)[:, None, None, None] / 2 + 1
         low, high = (np.array([getattr(p, end) for p in box])[:, None, None, None] for end in ("start", "stop"))
         near: np.ndarray = ((coordinates >= low - around) & (coordinates <= high - 1 + around)).all(axis=0)
-        return near
+        return near & self.slab.inside
 
-    def _enter(
-        self,
-        block: np.ndarray,
-        number: int,
-        box: tuple[slice, ...],
-        near: np.ndarray,
-        coordinates: np.ndarray,
-        labels: np.ndarray,
-        scores: np.ndarray,
-    ) -> None:
-        """Score one structure where it may be, and sort it in among those before it."""
+    def _scored(
+        self, block: np.ndarray, number: int, box: tuple[slice, ...], near: np.ndarray, coordinates: np.ndarray
+    ) -> tuple[np.ndarray, np.ndarray]:
+        """Return the places in the slab that a structure competes for, and its scores there."""
         if not near.any():
-            return
+            return np.empty(0, np.int64), np.empty(0, np.float32)
         lows = [max(0, part.start - margin) for part, margin in zip(box, self.margin, strict=True)]
         highs = [min(n, p.stop + m) for n, p, m in zip(block.shape, box, self.margin, strict=True)]
         window = tuple(slice(low, high) for low, high in zip(lows, highs, strict=True))
         distance = _signed_distance(block[window] == number, self.source.spacing, self.reach)
         score = self._score(distance, coordinates[:, near] - np.array(lows)[:, None])
         here = score > 0
-        places = tuple(axis[here] for axis in np.nonzero(near))
-        _sort_in(labels, scores, places, number, score[here])
+        return np.flatnonzero(near)[here], score[here]
 
     def _score(self, distance: np.ndarray, at: np.ndarray) -> np.ndarray:
         """Return the mean over samples of the ramp at the border."""
@@ -187,13 +191,15 @@ def _signed_distance(mask: np.ndarray, spacing: np.ndarray, reach: float) -> np.
     return np.clip(np.where(mask, inner, -outer), -reach, reach).astype(np.float32)
 
 
-def _sort_in(
-    labels: np.ndarray, scores: np.ndarray, places: tuple[np.ndarray, ...], number: int, score: np.ndarray
-) -> None:
-    """Put a structure among the best of each voxel, in order of their scores."""
-    entrant = np.full(score.shape, number, labels.dtype)
-    for best, holder in zip(scores, labels, strict=True):
-        held, name = best[places], holder[places]
-        better = score > held
-        best[places], holder[places] = np.where(better, score, held), np.where(better, entrant, name)
-        score, entrant = np.where(better, held, score), np.where(better, name, entrant)
+def _by_voxel(
+    found: list[tuple[np.ndarray, np.ndarray, int]],
+) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
+    """Return competitors in order of voxels and, in each, of falling scores; of equal ones the first stay first."""
+    places = np.concatenate([np.empty(0, np.int64), *(part for part, _, _ in found)])
+    scores = np.concatenate([np.empty(0, np.float32), *(part for _, part, _ in found)])
+    labels = np.repeat(
+        np.array([n for *_, n in found], np.uint16), np.array([len(part) for part, _, _ in found], np.int64)
+    )
+    order = np.lexsort((-scores, places))
+    voxels, counts = np.unique(places[order], return_counts=True)
+    return voxels, labels[order], scores[order], counts.astype(np.uint16)
