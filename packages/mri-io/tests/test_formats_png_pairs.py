@@ -116,6 +116,42 @@ def test_masks_in_colours_are_refused_but_not_grey_ones(tmp_path):
         read(find_items([folder])[0])
 
 
+def write_frames(folder, names):
+    """Write an image and a mask of each name, whose grey level is its position."""
+    for value, name in enumerate(names, start=1):
+        mask = np.zeros((6, 5), np.uint8)
+        mask[2, 2] = 255
+        for kind, plane in (("Images", np.full((6, 5), value, np.uint8)), ("Labels", mask)):
+            (folder / kind / name).parent.mkdir(parents=True, exist_ok=True)
+            Image.fromarray(plane).save(folder / kind / name)
+    return folder
+
+
+def test_frames_are_in_the_order_of_their_numbers(tmp_path):
+    folder = write_frames(tmp_path / "a", ["P1_1.png", "P1_2.png", "P1_9.png", "P1_10.png", "P1_100.png"])
+    arrays, raw = read(find_items([folder])[0])
+    assert arrays["image/cine"][0][:, 0, 0].tolist() == [1, 2, 3, 4, 5]
+    assert raw.attributes["frames"] == ["1.png", "2.png", "9.png", "10.png", "100.png"]
+
+
+@pytest.mark.parametrize("name", ["frame_{:03}.png", "{:03}.png", "t1_{:03}.png", "DOE_JOHN_{}.png"])
+def test_a_folder_per_patient(tmp_path, name):
+    names = [f"{folder}/{name.format(n)}" for folder in ("Li", "p2") for n in range(1, 4)]
+    folder = write_frames(tmp_path / "a", names)
+    assert not convert([folder], tmp_path / "c", progress=False).failures
+    volumes = open_cohort(tmp_path / "c").volumes()
+    assert len({volume.subject_id for volume in volumes}) == len(volumes) == 2
+    assert sorted(volume["image/cine"].numpy()[:, 0, 0].tolist() for volume in volumes) == [[1, 2, 3], [4, 5, 6]]
+    content = b"".join(file.read_bytes() for file in (tmp_path / "c").rglob("*") if file.is_file())
+    assert b"DOE" not in content
+
+
+def test_patients_in_one_folder_are_not_one_patient(tmp_path):
+    names = [f"Part1/{patient}_{n}.png" for patient in ("DOE", "ROE") for n in range(2)]
+    items = find_items([write_frames(tmp_path / "a", names)])
+    assert len({get_format("png-pairs").identify(item).subject for item in items}) == 2
+
+
 @pytest.mark.realdata
 def test_real_cine_of_hearts(real_data, tmp_path):
     folder = real_data / "cardiac_cine"

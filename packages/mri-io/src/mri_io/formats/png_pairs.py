@@ -1,7 +1,7 @@
 """Folders of image and mask PNGs under the same names: ``Images/...`` and ``Labels/...``."""
 
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from pathlib import Path
 
 import numpy as np
@@ -19,17 +19,21 @@ MOST_PIXELS = 2**26
 _BYTES_PER_PIXEL = 16
 """Of frames and masks, decoded, stacked and converted."""
 _GREY = ("L", "I;16", "I;16B", "I", "1")
+_IM = "-IM"
+"""What stands between patient and number in names of frames that were made from DICOM."""
 _LOSSY = (".jpg", ".jpeg")
 
 
 class PngPairsFormat(Format):
-    """Frames of a patient are stacked along ``slice`` in the order of their names.
+    """Frames of a patient are stacked along ``slice`` in the order of the numbers in their names.
 
-    The patient is the name up to ``-IM`` (or the name's part before the last ``-`` or ``_`` number). Masks may hold 0
-    and 255 or label ids; a binary mask becomes label 1 of ``seg/mask``.
+    The patient is the name up to ``-IM``, or the name's part before the last ``-`` or ``_`` number. Where that does not
+    tell patients apart it is the folder, ``P1/frame_001.png``; see `_patient`. Masks may hold 0 and 255 or label ids; a
+    binary mask becomes label 1 of ``seg/mask``.
     """
 
     name = "png-pairs"
+    brings_labels = True
     summary = "folders Images/ and Labels/ (masks/, ...) of PNGs, 8 or 16 bits, under the same names"
 
     def sniff(self, path: Path) -> bool:
@@ -52,16 +56,17 @@ class PngPairsFormat(Format):
         groups: dict[tuple[str, str], list[Path]] = {}
         for file in _files(pair.images, (".png",)):
             folder = file.parent.relative_to(pair.images).as_posix()
-            groups.setdefault((folder, _patient(file.name)), []).append(file)
-        for (folder, patient), images in groups.items():
+            groups.setdefault((folder, _stem(file, pair.images)), []).append(file)
+        for (folder, stem), images in groups.items():
             masks = [pair.labels / image.relative_to(pair.images) for image in images]
             files = (*images, *(mask for mask in masks if mask.is_file()))
-            label = f"{patient} ({len(images)} frames)"
-            options = {"images": tuple(images), "masks": tuple(masks), "patient": patient, "part": part}
-            yield SourceItem(self.name, pair.images / folder / patient, files, label, options)
+            patient = _patient(folder, stem, images[0], groups)
+            label = f"{stem or Path(folder).name} ({len(images)} frames)"
+            options = {"images": tuple(images), "masks": tuple(masks), "patient": patient, "stem": stem, "part": part}
+            yield SourceItem(self.name, pair.images / folder / stem, files, label, options)
 
     def identify(self, item: SourceItem) -> Identity:
-        """Return the identity after the patient's part of the files' names."""
+        """Return the identity after the patient's part of the files' names, or their folder."""
         patient = item.options["patient"]
         return identify(item.path, patient, "png", patient)
 
@@ -110,7 +115,7 @@ class PngPairsFormat(Format):
             RawElement.of("image/cine", frames.astype(np.int16 if frames.max() < 2**15 else np.float32), dims=dims),
             RawElement.of(f"seg/{name}", labels, dims=dims, labels=names),
         )
-        frame_names = [image.name.removeprefix(item.options["patient"]).lstrip("-_") for image in images]
+        frame_names = [image.name.removeprefix(item.options["stem"]).lstrip("-_") for image in images]
         return RawVolume(elements=elements, attributes={"frames": frame_names})
 
 
@@ -120,12 +125,32 @@ def _pairs(path: Path) -> Iterator[FolderPair]:
 
 def _files(folder: Path, endings: tuple[str, ...]) -> list[Path]:
     found = (path for path in folder.rglob("*") if path.suffix.lower() in endings and path.name[0] != ".")
-    return sorted(path for path in found if path.is_file())
+    return sorted((path for path in found if path.is_file()), key=lambda path: _counted(path.relative_to(folder)))
 
 
-def _patient(name: str) -> str:
-    prefix = name.split("-IM")[0] if "-IM" in name else re.sub(r"[-_]?\d+(\.\w+)*$", "", name)
-    return prefix or Path(name).stem
+def _counted(path: Path) -> tuple[list[str | int], Path]:
+    """Return a key that sorts by the numbers in names: ``frame_2`` before ``frame_10``."""
+    words = re.split(r"([0-9]+)", path.as_posix())
+    return [int(word) if number % 2 else word for number, word in enumerate(words)], path
+
+
+def _stem(file: Path, root: Path) -> str:
+    """Return what a name says beside the frame's number; of a number in the folder itself all, it is an image alone."""
+    stem = file.name.split(_IM)[0] if _IM in file.name else re.sub(r"[-_]?\d+(\.\w+)*$", "", file.name)
+    return stem or (file.stem if file.parent == root else "")
+
+
+def _patient(folder: str, stem: str, image: Path, groups: Collection[tuple[str, str]]) -> str:
+    """Return the patient of a group of frames: what their names say, or the folder where they say nothing of it.
+
+    That is so where all frames of a folder are named alike, and that either without a number, ``frame``, or as those
+    of other folders. Where they have several names, these may be patients.
+    """
+    beside = [other for other, _ in groups if other == folder]
+    if folder == "." or _IM in image.name or len(beside) > 1:
+        return stem
+    shared = [other for _, other in groups if other == stem]
+    return folder if len(shared) > 1 or not any(character.isdigit() for character in stem) else stem
 
 
 def _same_size(files: tuple[Path, ...], *, is_mask: bool = False) -> list[np.ndarray]:
