@@ -4,6 +4,7 @@ from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from importlib.metadata import version
 from pathlib import Path
+from threading import Event
 from typing import Any
 
 from mri_io.config import config_hash
@@ -19,7 +20,8 @@ from mri_io.errors import (
 from mri_io.formats import RawElement, ReadOptions, find_sources, get_format
 from mri_io.formats.base import file_sha256
 from mri_io.formats.given_labels import given_label_element, given_label_memory
-from mri_io.formats.planning import ConversionTask, plan_conversion, without_patient
+from mri_io.formats.numbering import CohortNumbers, SourceName, without_patient
+from mri_io.formats.planning import ConversionTask, plan_conversion
 from mri_io.formats.splits import store_splits
 from mri_io.prep import PrepSummary, TaskFailure, run_tasks
 from mri_io.schema.attributes import Provenance, Source
@@ -32,6 +34,8 @@ __all__ = ["convert"]
 
 STAGE = "convert"
 MOST_NAMED = 5
+MOST_NUMBERS = 20
+"""How many run numbers are tried that other processes may take meanwhile."""
 
 
 def convert(
@@ -49,7 +53,8 @@ def convert(
 
     A volume appears whole or not at all. A volume whose source has the same SHA-256, converted with the same options
     and store version, is skipped; one whose source has changed is made anew, but not from another file that happens to
-    have the same name. What fails is recorded in ``failures.jsonl``, and the others go on.
+    have the same name. What fails, as do sources that would become one volume, is recorded in ``failures.jsonl``, and
+    the others go on.
 
     Parameters
     ----------
@@ -81,8 +86,7 @@ def convert(
     FormatError
         When a source does not exist or nothing in it can be read.
     ConfigError
-        When no source follows a chosen option, two sources would become one volume, `labels` is no folder, or a label
-        map fits several sources.
+        When no source follows a chosen option, `labels` is no folder, or a label map fits several sources.
     """
     folder = Path(labels) if labels is not None else None
     if folder is not None and not folder.is_dir():
@@ -90,15 +94,7 @@ def convert(
     found = find_sources(sources, format, options, isolate=True)
     opened = create_cohort(cohort)
     tasks = plan_conversion(found.items, opened, folder.resolve() if folder else None)
-    known = {task.item.label: task.identity for task in tasks}
-
-    def record(label: str, outcome: dict[str, Any] | TaskFailure) -> None:
-        opened.clear_failure(without_patient(label, known[label]), STAGE)
-        if isinstance(outcome, TaskFailure):
-            item, error, trace = (
-                without_patient(text, known[label]) for text in (label, outcome.error, outcome.traceback)
-            )
-            opened.record_failure(item, error, STAGE, trace=trace)
+    planned = {task.item.label: task for task in tasks}
 
     summary = run_tasks(
         _Convert(opened.path.resolve(), replace),
@@ -107,7 +103,7 @@ def convert(
         description=STAGE,
         labels=[task.item.label for task in tasks],
         progress=progress,
-        on_done=record,
+        on_done=lambda label, outcome: _record(opened, planned[label], outcome),
         memory=_memory,
     )
     store_splits(opened, tasks, summary)
@@ -115,12 +111,26 @@ def convert(
         some = ", ".join(path.name for path in found.passed_over[:MOST_NAMED])
         more = ", ..." if len(found.passed_over) > MOST_NAMED else ""
         summary.notes.append(f"passed over, of no known format: {len(found.passed_over)} files ({some}{more})")
+    summary.notes += [f"left out, to be converted by itself: {folder}" for folder in found.left_out]
     return summary
+
+
+def _record(cohort: Cohort, task: ConversionTask, outcome: dict[str, Any] | TaskFailure) -> None:
+    """Keep the record of failures: clear the rows that a volume has mended, or add one."""
+    label = task.item.label
+    own = {label, without_patient(label, task.identity)}
+    mended = own if isinstance(outcome, TaskFailure) else task.recorded_as()
+    for name in mended & {row.get("item") for row in cohort.failures() if row.get("stage") == STAGE}:
+        cohort.clear_failure(name, STAGE)
+    if isinstance(outcome, TaskFailure):
+        texts = (label, outcome.error, outcome.traceback)
+        item, error, trace = (without_patient(text, task.identity) for text in texts)
+        cohort.record_failure(item, error, STAGE, trace=trace)
 
 
 def _memory(task: ConversionTask) -> int:
     """Return the most bytes that converting a volume holds: those of its reader, or of the largest label map."""
-    if task.item.problem:
+    if task.problem:
         return 0
     labels = [given_label_memory(label) for label in task.labels]
     return max([get_format(task.item.format, isolate=True).memory(task.item), *labels])
@@ -133,29 +143,47 @@ class _Convert:
         self.cohort, self.replace = cohort, replace
 
     def __call__(self, task: ConversionTask) -> dict[str, Any]:
-        item, identity = task.item, task.identity
-        if item.problem:
-            raise FormatError(item.problem)
-        if identity is None:
-            identity = get_format(item.format, isolate=True).identify(item)  # raises what planning met
-        opened = open_cohort(self.cohort)
-        there = task.volume_id in opened
-        files = (*item.files, *(label.path for label in task.labels))
+        if task.problem:
+            raise FormatError(task.problem)
+        if task.source is None:
+            get_format(task.item.format, isolate=True).identify(task.item)  # raises what planning met
+            raise FormatError(f"{task.item.path}: could not be looked at when the work was planned. Run it again.")
+        files = (*task.item.files, *(label.path for label in task.labels))
+        stop = Event()
         # The source is read for its hash and for its content: at the same time, unless the hash decides what to do.
         with ThreadPoolExecutor(1) as pool:
-            digest = pool.submit(file_sha256, files)
-            if there and self._is_current(opened[task.volume_id], task, digest.result()):
-                return {"status": "skipped", "volume": task.volume_id}
+            digest = pool.submit(file_sha256, files, stop)
             try:
-                self._make(opened, task, identity.subject, digest.result, replace=there)
-            except ElementExistsError:
-                # Another process was quicker; that is well if it made the same.
-                if not self._is_current(opened[task.volume_id], task, digest.result()):
-                    raise
-                return {"status": "skipped", "volume": task.volume_id}
-        return {"status": "done", "volume": task.volume_id}
+                return self._convert(open_cohort(self.cohort), task, task.source, digest.result)
+            except BaseException:
+                stop.set()  # else leaving the block would wait for the hash
+                raise
 
-    def _is_current(self, stored: Volume, task: ConversionTask, sha256: str) -> bool:
+    def _convert(
+        self, opened: Cohort, task: ConversionTask, source: SourceName, sha256: Callable[[], str]
+    ) -> dict[str, Any]:
+        """Make the volume unless it is there; another process may have taken its number since that was planned."""
+        volume_id = task.volume_id
+        for _ in range(MOST_NUMBERS):
+            there = volume_id in opened
+            if there and not source.made(opened[volume_id]):
+                volume_id = CohortNumbers(opened).give(source)
+                continue
+            if there and self._is_current(opened[volume_id], task, source, sha256()):
+                return {"status": "skipped", "volume": volume_id}
+            try:
+                self._make(opened, volume_id, task, source, sha256, replace=there)
+            except ElementExistsError:
+                if there or volume_id not in opened:
+                    raise
+                continue  # another process was quicker: see what it made
+            return {"status": "done", "volume": volume_id}
+        raise StoreError(
+            f"{task.item.path}: other processes took {MOST_NUMBERS} run numbers of {source.start}N while this file was "
+            "converted. Run the command again."
+        )
+
+    def _is_current(self, stored: Volume, task: ConversionTask, source: SourceName, sha256: str) -> bool:
         """Whether a volume was made from these bytes and options; StoreError where it must not be made anew."""
         former = stored.attributes.get("converter") or {}
         version_then = former.get("schema_version", stored.attributes["schema_version"])  # of a migrated volume
@@ -163,17 +191,24 @@ class _Convert:
         if stored.source is not None and stored.source.sha256 == sha256 and same:
             return True
         if not self.replace:
-            if former.get("source_path_sha256", task.place()) != task.place():
+            if former.get("source_path_sha256", source.place) != source.place:
                 raise StoreError(
                     f"{task.item.path}: {stored.id} was converted from another file of this name, in another folder "
-                    f"({task.uri}), and would be replaced by it. If it is another scan, give it a name of its "
+                    f"({source.uri}), and would be replaced by it. If it is another scan, give it a name of its "
                     "own (sub-X_ses-Y_...) or another cohort; if the file has moved: --replace"
                 )
             self._check_replaceable(stored, task)
         return False
 
     def _make(
-        self, opened: Cohort, task: ConversionTask, subject: str, sha256: Callable[[], str], *, replace: bool
+        self,
+        opened: Cohort,
+        volume_id: str,
+        task: ConversionTask,
+        source: SourceName,
+        sha256: Callable[[], str],
+        *,
+        replace: bool,
     ) -> None:
         """Read the source and write the volume."""
         item, settings = task.item, task.settings()
@@ -182,12 +217,12 @@ class _Convert:
             "package": "mri-io",
             "version": version("mri-io"),
             "config_hash": config_hash(settings),
-            "source_path_sha256": task.place(),
+            "source_path_sha256": source.place,
         }
         with opened.create_volume(
-            task.volume_id,
-            subject_id=subject,
-            source=lambda: Source(uri=task.uri, sha256=sha256(), format=item.format),
+            volume_id,
+            subject_id=source.identity.subject,
+            source=lambda: Source(uri=source.uri, sha256=sha256(), format=item.format),
             header=raw.header,
             converter=converter,
             attributes=raw.attributes,
@@ -201,12 +236,13 @@ class _Convert:
 
     def _check_replaceable(self, stored: Volume, task: ConversionTask) -> None:
         """Raise StoreError when making a volume anew would throw away results, or labels that are not given now."""
+        brought = get_format(task.item.format).brings_labels
         given = {f"seg/{name}" for name in task.settings()["labels"]}
         lost = [
             name
             for name, element in stored.elements().items()
             if not str(element.provenance.get("method")).startswith("convert ")
-            or (name in _given_labels(element) - given and task.item.format != "png-pairs")
+            or (name in _given_labels(element) - given and not brought)
         ]
         if lost:
             raise StoreError(

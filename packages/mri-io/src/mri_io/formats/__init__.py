@@ -85,10 +85,14 @@ def get_format(name: str, *, isolate: bool = False) -> Format:
 
 @dataclass(frozen=True)
 class Found:
-    """What is in files and folders: the volumes, and the files of no known format, which are passed over."""
+    """What is in files and folders.
+
+    `items` are the volumes, `passed_over` files of no known format, `left_out` folders that were not looked through.
+    """
 
     items: list[SourceItem]
     passed_over: list[Path]
+    left_out: list[Path]
 
 
 def find_items(
@@ -104,7 +108,9 @@ def find_sources(
     """Return the volumes in files and folders, and what was passed over.
 
     A folder is taken as one data set if a reader knows its layout; otherwise its files are looked at one by one
-    (label maps in a folder ``labels`` are left to ``--labels``), and those of no known format are passed over. What
+    (label maps in a folder ``labels`` are left to ``--labels``), and those of no known format are passed over. The
+    folder ``derivatives`` of a BIDS data set is left out: what was computed of a scan has its name. It may be given
+    itself. What
     cannot be read, for want of permission for example, is an item with a `problem`. With `isolate` damaged files cannot
     hang or crash this process.
 
@@ -118,14 +124,14 @@ def find_sources(
     names = _formats() if format == "auto" else [format]
     readers = [get_format(name, isolate=isolate) for name in names]
     items: dict[tuple[Path, str], tuple[SourceItem, Path]] = {}
-    passed_over: list[Path] = []
+    search = _Search(readers)
     for source in sources:
         if not str(source):
             raise ConfigError("convert: expected a file or folder, got an empty name. Is a variable not set?")
         path = Path(source).absolute()  # workers on other machines may have another working directory
         if not _is_there(path):
             raise FormatError(f"{path}: there is no such file or folder.")
-        found = _find(path, readers, passed_over)
+        found = search.find(path)
         for item in found:
             # A pair of files given as both, or a file and its folder, are one item.
             folder = _folder(path) if item.path != path else path.parent
@@ -137,7 +143,8 @@ def find_sources(
     folders = {item.path: folder for item, folder in items.values()}
     joined = _gathered([item for item, _ in items.values()])
     labelled = _with_distinct_labels([(item, folders[item.path]) for item in joined])
-    return Found(_with_choices(labelled, choices or ReadOptions(), format), passed_over)
+    left_out = [folder for folder in search.left_out if folder.resolve() not in search.seen]
+    return Found(_with_choices(labelled, choices or ReadOptions(), format), search.passed_over, left_out)
 
 
 def _gathered(found: Sequence[SourceItem]) -> list[SourceItem]:
@@ -146,12 +153,19 @@ def _gathered(found: Sequence[SourceItem]) -> list[SourceItem]:
     for item in found:
         groups.setdefault(item.format, []).append(item)
     order = {(item.path, item.label): position for position, item in enumerate(found)}
-    joined = [
-        item
-        for name, members in groups.items()
-        for item in (_formats()[name].gather(members) if name in _formats() else members)
-    ]
+    joined = [item for name, members in groups.items() for item in _joined(name, members)]
     return sorted(joined, key=lambda item: order.get((item.path, item.label), len(order)))
+
+
+def _joined(name: str, items: list[SourceItem]) -> list[SourceItem]:
+    if name not in _formats():
+        return items
+    try:
+        return _formats()[name].gather(items)
+    except Exception as error:  # which file is to blame is not known; those of other readers are not
+        text = str(error) if isinstance(error, MriError) else f"{type(error).__name__}: {error}"
+        why = f"could not be joined with the other files of the format {name}: {text}"
+        return [replace(item, problem=item.problem or f"{item.path}: {why}") for item in items]
 
 
 def _with_choices(items: Sequence[SourceItem], choices: ReadOptions, named: str) -> list[SourceItem]:
@@ -190,24 +204,57 @@ def _folder(source: Path) -> Path:
         return source.parent
 
 
-def _find(path: Path, readers: list[Format], passed_over: list[Path]) -> list[SourceItem]:
-    try:
-        for reader in readers:
-            if _knows(reader, path):
-                return reader.find(path)
-        if not path.is_dir():
-            passed_over.append(path)
-            return []
-        children = sorted(path.iterdir())
-        children = [c for c in children if c.name[0] != "." and not (c.name.lower() == "labels" and c.is_dir())]
-    except OSError as error:
-        problem = f"{path}: cannot be read: {error.strerror or error}. Check its permissions, or leave it out."
-        return [SourceItem("", path, (), path.name, problem=problem)]
-    except Exception as error:  # one file is never the end of the others
-        text = str(error) if isinstance(error, MriError) else f"{path}: {type(error).__name__}: {error}"
-        problem = text if str(path) in text else f"{path}: {text}"
-        return [SourceItem("", path, (), path.name, problem=problem)]
-    return [item for child in children for item in _find(child, readers, passed_over)]
+class _Search:
+    """Looks through files and folders, each folder once: links may lead back to where they are."""
+
+    def __init__(self, readers: Sequence[Format]) -> None:
+        self._readers = readers
+        self.seen: set[Path] = set()
+        self.passed_over: list[Path] = []
+        self.left_out: list[Path] = []
+
+    def find(self, path: Path) -> list[SourceItem]:
+        """Return the volumes in a file or folder; what cannot be read is an item with a `problem`."""
+        try:
+            is_folder = path.is_dir()
+            if is_folder:
+                own = path.resolve()
+                if own in self.seen:
+                    return []
+                self.seen.add(own)
+            for reader in self._readers:
+                if _knows(reader, path):
+                    return reader.find(path)
+            if not is_folder:
+                self.passed_over.append(path)
+                return []
+            children = self._children(path)
+        except OSError as error:
+            problem = f"{path}: cannot be read: {error.strerror or error}. Check its permissions, or leave it out."
+            return [SourceItem("", path, (), path.name, problem=problem)]
+        except Exception as error:  # one file is never the end of the others
+            text = str(error) if isinstance(error, MriError) else f"{path}: {type(error).__name__}: {error}"
+            problem = text if str(path) in text else f"{path}: {text}"
+            return [SourceItem("", path, (), path.name, problem=problem)]
+        return [item for child in children for item in self.find(child)]
+
+    def _children(self, folder: Path) -> list[Path]:
+        children = [child for child in sorted(folder.iterdir()) if child.name[0] != "."]
+        kept = []
+        for child in children:
+            name = child.name.lower()
+            if name == "derivatives" and child.is_dir() and _is_bids_root(children):
+                self.left_out.append(child)
+            elif not (name == "labels" and child.is_dir()):
+                kept.append(child)
+        return kept
+
+
+def _is_bids_root(children: Sequence[Path]) -> bool:
+    return any(
+        child.name == "dataset_description.json" or (child.name.startswith("sub-") and child.is_dir())
+        for child in children
+    )
 
 
 def _knows(reader: Format, path: Path) -> bool:

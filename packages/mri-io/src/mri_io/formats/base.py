@@ -4,15 +4,18 @@ import hashlib
 import re
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import CancelledError
 from dataclasses import dataclass, field
 from importlib import import_module
 from pathlib import Path
+from threading import Event
 from typing import Any, ClassVar, Literal
 
 import numpy as np
 
 from mri_io.config import Config
 from mri_io.errors import MissingPackageError
+from mri_io.formats.names import is_anonymous
 from mri_io.schema.attributes import Header
 
 __all__ = [
@@ -25,7 +28,9 @@ __all__ = [
     "file_sha256",
     "identify",
     "import_extra",
+    "place_pseudonym",
     "plain",
+    "without_texts",
 ]
 
 
@@ -84,7 +89,8 @@ class Identity:
     """Whose scan it is: pseudonym, session and acquisition of the volume's id.
 
     `patient` holds what the file calls the patient, `aliases` what else in it tells who that is (name, birth date).
-    They never reach the store: they are there to be searched for.
+    They never reach the store: they are there to be searched for. `place` is set where nothing names the subject: the
+    names of the folders above the file, from the root, and of the file itself; the last two make the pseudonym.
     """
 
     subject: str
@@ -92,6 +98,7 @@ class Identity:
     session: str | None = None
     patient: str | None = None
     aliases: tuple[str, ...] = ()
+    place: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -142,6 +149,8 @@ class Format(ABC):
     """Names of the `ReadOptions` that it follows."""
     options_when_named: ClassVar[frozenset[str]] = frozenset()
     """Those that it follows only where ``--format`` names it: beside other sources they are meant for those."""
+    brings_labels: ClassVar[bool] = False
+    """Whether every source has its label maps with it: ``--labels`` names their ids, and gives it no further maps."""
 
     @abstractmethod
     def sniff(self, path: Path) -> bool:
@@ -201,12 +210,14 @@ def import_extra(module: str, extra: str) -> Any:
         ) from error
 
 
-def file_sha256(files: tuple[Path, ...]) -> str:
-    """Return the SHA-256 of the contents of files, in order."""
+def file_sha256(files: tuple[Path, ...], stop: Event | None = None) -> str:
+    """Return the SHA-256 of the contents of files, in order; CancelledError soon after `stop` is set."""
     digest = hashlib.sha256()
     for path in files:
         with path.open("rb") as file:
             while block := file.read(1 << 22):
+                if stop is not None and stop.is_set():
+                    raise CancelledError
                 digest.update(block)
     return digest.hexdigest()
 
@@ -220,23 +231,80 @@ _BIDS = re.compile(r"sub-(?P<sub>[A-Za-z0-9]+)(?:_ses-(?P<ses>[A-Za-z0-9]+))?(?=
 _SUBJECT_FOLDER = re.compile(r"sub-[A-Za-z0-9]+")
 
 
+_NAME_PARTS = re.compile(r"[\^=\s,_]+")
+_SHORTEST = 2
+"""Letters of what is redacted."""
+
+
 def identify(
-    path: Path, stem: str, acquisition: str, patient: str | None = None, *, aliases: Sequence[str] = ()
+    path: Path,
+    stem: str,
+    acquisition: str,
+    patient: str | None = None,
+    *,
+    aliases: Sequence[str] = (),
+    whole: Sequence[str] = (),
 ) -> Identity:
     """Return the identity of a file.
 
     A stem in the form ``sub-X[_ses-Y]`` is taken as the pseudonym it is, else a folder ``sub-X`` above the file.
     Otherwise the pseudonym is the first 12 digits of the SHA-256 of the patient's id: one patient gets one pseudonym
-    in every file. A file that names no patient counts as a subject of its own, after its folder and name.
+    in every file. A file that names no patient, or nobody as `is_anonymous` has it, counts as a subject of its own,
+    after its folder and name.
+
+    Parameters
+    ----------
+    path, stem
+        The file, and what its name says.
+    acquisition
+        Acquisition of the volume's id; other characters than letters and digits are left out.
+    patient
+        What the file calls the patient: id, or else name.
+    aliases
+        Other names, ids and dates of the patient. Of names, ``DOE^JOHN`` or ``John Doe``, each part is redacted too.
+    whole
+        What else is to be redacted, but not in parts: institutions and addresses hold common words.
     """
-    acquisition, others = plain(acquisition), tuple(aliases)
+    acquisition = plain(acquisition)
+    patient = None if is_anonymous(patient) else patient
+    aliases, whole = ([text for text in texts if not is_anonymous(text)] for texts in (aliases, whole))
+    parts = (part for text in aliases for part in _NAME_PARTS.split(text) if any(c.isalpha() for c in part))
+    known = dict.fromkeys(text for text in (*aliases, *whole, *parts) if len(text) >= _SHORTEST and text != patient)
+    others = tuple(sorted(known, key=lambda text: (-len(text), text)))
     found = _BIDS.match(stem)
     if found:
         return Identity(f"sub-{found['sub']}", acquisition, found["ses"], patient, others)
+    if patient:
+        return Identity(_pseudonym(patient), acquisition, patient=patient, aliases=others)
     parents = path.resolve().parents
-    if not patient:
-        folder = next((f.name for f in parents if _SUBJECT_FOLDER.fullmatch(f.name)), None)
-        if folder is not None:
-            return Identity(folder, acquisition, aliases=others)
-    digest = hashlib.sha256((patient or f"{parents[0].name}/{stem}").encode()).hexdigest()
-    return Identity(f"sub-{digest[:12]}", acquisition, patient=patient, aliases=others)
+    folder = next((f.name for f in parents if _SUBJECT_FOLDER.fullmatch(f.name)), None)
+    if folder is not None:
+        return Identity(folder, acquisition, aliases=others)
+    place = (*(parent.name for parent in reversed(parents)), stem)
+    return Identity(place_pseudonym(place), acquisition, aliases=others, place=place)
+
+
+def place_pseudonym(place: Sequence[str], folders: int = 1) -> str:
+    """Return the pseudonym of a file that names no patient, after so many folders above it and its name."""
+    return _pseudonym("/".join(place[-folders - 1 :]))
+
+
+def _pseudonym(text: str) -> str:
+    return f"sub-{hashlib.sha256(text.encode()).hexdigest()[:12]}"
+
+
+def without_texts(text: str, known: Sequence[str], replacement: str) -> str:
+    """Return text in which others are replaced, whatever their case; those of two letters as words of their own.
+
+    Examples
+    --------
+    >>> without_texts("Li_t1: flip angle of LI and olivia.doe", ["Li", "Doe"], "X")
+    'X_t1: flip angle of X and olivia.X'
+    """
+    # Long ones first: a name is replaced as a whole before its parts are.
+    texts = sorted({one for one in known if len(one) >= _SHORTEST}, key=lambda one: (-len(one), one))
+    if not texts:
+        return text
+    word = r"(?<![^\W_]){}(?![^\W_])"  # such short ones are part of too many words
+    patterns = (word.format(re.escape(one)) if len(one) == _SHORTEST else re.escape(one) for one in texts)
+    return re.sub("|".join(patterns), lambda _: replacement, text, flags=re.IGNORECASE)

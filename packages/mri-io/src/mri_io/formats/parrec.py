@@ -29,7 +29,6 @@ _SERIES = {
     "frame": ("dynamic scan number", "cardiac phase number"),
     "echo": ("echo number",),
 }
-_ANONYMOUS = ("", "anon", "anonymous", "anonymized", "none")
 
 
 class ParRecFormat(ImageFormat):
@@ -66,10 +65,8 @@ class ParRecFormat(ImageFormat):
         stem = image_stem(item.path.name)
         info = _header(item.path, check=False).general_info
         patient = str(info.get("patient_name", "")).strip()
-        known = None if patient.lower() in _ANONYMOUS else patient
         exam = str(info.get("exam_name", "")).strip()
-        aliases = (exam,) if exam.lower() not in _ANONYMOUS else ()
-        return identify(item.path, stem, contrast_of(stem), known, aliases=aliases)
+        return identify(item.path, stem, contrast_of(stem), patient, aliases=(patient,), whole=(exam,))
 
     def open(self, path: Path) -> ImageFile:
         """Return the first type of image, magnitude where there is one."""

@@ -1,37 +1,44 @@
 """What a conversion will make: which file becomes which volume, with which label maps."""
 
-import hashlib
-import re
+import os
+import posixpath
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Any
 
 from mri_io.errors import ConfigError, MriError, expected_got
 from mri_io.formats import get_format
-from mri_io.formats.base import Identity, SourceItem
+from mri_io.formats.base import Identity, SourceItem, place_pseudonym
 from mri_io.formats.given_labels import LabelFile
 from mri_io.formats.image_files import ENDINGS, image_stem
 from mri_io.formats.label_names import read_label_names
 from mri_io.formats.names import stored_name
+from mri_io.formats.numbering import CohortNumbers, SourceName, without_patient
 from mri_io.schema.elements import SCHEMA_VERSION
 from mri_io.store.cohort import Cohort
 
-__all__ = ["ConversionTask", "match_labels", "plan_conversion", "without_patient"]
+__all__ = ["ConversionTask", "match_labels", "plan_conversion"]
 
 
 @dataclass(frozen=True)
 class ConversionTask:
     """One volume to make.
 
-    `identity` is None when the file does not let itself be identified; `uri` is its name as it may be stored.
+    `source` is None when the file does not let itself be identified; `problem` says why it cannot be made, where that
+    is known.
     """
 
     item: SourceItem
-    identity: Identity | None = None
+    source: SourceName | None = None
     volume_id: str = ""
-    uri: str = ""
     labels: tuple[LabelFile, ...] = ()
+    problem: str = ""
+
+    @property
+    def identity(self) -> Identity | None:
+        """Whose scan it is, where that is known."""
+        return self.source.identity if self.source is not None else None
 
     def settings(self, schema_version: str = SCHEMA_VERSION) -> dict[str, Any]:
         """Return the options that decide what is made, for provenance and resuming.
@@ -49,22 +56,30 @@ class ConversionTask:
             **self.item.choices.chosen(),
         }
 
-    def place(self) -> str:
-        """Return a hash of the source's path, which tells it from another file of its name, on this machine."""
-        path = self.item.path.parent.resolve() / self.item.path.name
-        return hashlib.sha256(str(path).encode()).hexdigest()
+    def recorded_as(self) -> set[str]:
+        """Return what rows of the record of failures may call this task, or one of its files alone.
+
+        A file that is part of a series is an item of its own as long as it cannot be read; and while it does not say
+        whose it is, nothing is redacted in its name.
+        """
+        folder, names = PurePosixPath(self.item.label).parent, {self.item.label}
+        for file in self.item.files:
+            beside = os.path.relpath(file, self.item.path.parent).replace(os.sep, "/")
+            names.add(posixpath.normpath((folder / beside).as_posix()))
+        return names | {without_patient(name, self.identity) for name in names}
 
 
 def plan_conversion(items: Sequence[SourceItem], cohort: Cohort, labels: Path | None) -> list[ConversionTask]:
     """Decide the volume id of every item, the same ones whatever order the work is done in.
 
     A source that the cohort knows by subject, acquisition and file name keeps its id; new sources of the same
-    subject and acquisition get the lowest free run numbers in the order of their names.
+    subject and acquisition get the lowest free run numbers in the order of their names. Sources that would be the same
+    scan have a `problem`.
 
     Raises
     ------
     ConfigError
-        When two files would be the same scan, or no label map fits any source, or one fits several.
+        When no label map fits any source, or one fits several.
     """
     matched = match_labels(labels, items) if labels is not None else {}
     maps = {label.path.resolve() for found in matched.values() for label in found}
@@ -74,59 +89,70 @@ def plan_conversion(items: Sequence[SourceItem], cohort: Cohort, labels: Path | 
         expected = f"<name of a source>_<name of the labels>.nii.gz, e.g. {_stem(items[0])}_tissue.nii.gz"
         got = [path.name for path in _maps_in(labels)[:3]] or "no image file"
         raise ConfigError(expected_got("label maps", expected=expected, got=got, where=labels))
-    groups: dict[str, list[tuple[str, SourceItem, Identity]]] = {}
-    tasks = []
-    for item in items:
-        if item.problem:
-            tasks.append(ConversionTask(item))
-            continue
-        try:
-            identity = get_format(item.format, isolate=True).identify(item)
-        except MriError as error:
-            tasks.append(ConversionTask(replace(item, problem=str(error))))
-            continue
-        except Exception:
-            # The worker meets it again and reports it, with its traceback, as this item's failure.
-            tasks.append(ConversionTask(item))
-            continue
-        session = f"_ses-{identity.session}" if identity.session else ""
-        start = f"{identity.subject}{session}_acq-{identity.acquisition}_run-"
-        uri = stored_name(without_patient(item.path.name, identity))
-        if "group" in item.options:
-            uri += f":{stored_name(item.options['group'])}"
-        groups.setdefault(start, []).append((uri, item, identity))
-    for start, members in groups.items():
-        runs = _run_numbers(cohort, start, [(uri, item.path) for uri, item, _ in members])
-        for uri, item, identity in members:
-            found = tuple(matched.get(item.path, ()))
-            tasks.append(ConversionTask(item, identity, f"{start}{runs[uri]}", uri, found))
-    order = {(item.path, item.label): position for position, item in enumerate(items)}
-    return sorted(tasks, key=lambda task: order[task.item.path, task.item.label])
+    tasks = [_identified(item, tuple(matched.get(item.path, ()))) for item in items]
+    numbers = CohortNumbers(cohort)
+    return _numbered(_told_apart(tasks, numbers), numbers)
 
 
-def _run_numbers(cohort: Cohort, start: str, sources: Sequence[tuple[str, Path]]) -> dict[str, int]:
-    """Return the run number of each source name within one subject, session and acquisition."""
-    runs: dict[str, int] = {}
-    taken: set[int] = set()
-    for volume_id in cohort.volume_ids():
-        if volume_id.startswith(start):
-            number, source = int(volume_id.removeprefix(start)), cohort[volume_id].source
-            taken.add(number)
-            if source is not None:
-                # Earlier versions stored names as they were.
-                runs[":".join(map(stored_name, source.uri.split(":")))] = number
-    seen: dict[str, Path] = {}
-    for uri, path in sorted(sources, key=lambda source: (source[0], str(source[1]))):
-        if uri in seen:
-            raise ConfigError(
-                f"{seen[uri]} and {path} would be the same scan, {start}N, by their names. "
-                "Rename one (sub-X_...), or convert them into two cohorts."
-            )
-        seen[uri] = path
-        if uri not in runs:
-            runs[uri] = min(set(range(1, len(taken) + 2)) - taken)
-            taken.add(runs[uri])
-    return runs
+def _identified(item: SourceItem, labels: tuple[LabelFile, ...]) -> ConversionTask:
+    if item.problem:
+        return ConversionTask(item, problem=item.problem)
+    try:
+        identity = get_format(item.format, isolate=True).identify(item)
+    except MriError as error:
+        return ConversionTask(item, problem=str(error))
+    except Exception:
+        # The worker meets it again and reports it, with its traceback, as this item's failure.
+        return ConversionTask(item)
+    return ConversionTask(item, SourceName(item.path, identity, item.options.get("group")), labels=labels)
+
+
+def _told_apart(tasks: Sequence[ConversionTask], numbers: CohortNumbers) -> list[ConversionTask]:
+    """Give files that name no patient, and have folder and name of others, pseudonyms of their own."""
+    places: dict[str, set[tuple[str, ...]]] = {}
+    for task in tasks:
+        if task.identity is not None and _is_after_place(task.identity):
+            places.setdefault(task.identity.subject, set()).add(task.identity.place)
+    return [
+        replace(task, source=numbers.with_subject(task.source, sorted(places[task.source.identity.subject])))
+        if task.source is not None and _is_after_place(task.source.identity)
+        else task
+        for task in tasks
+    ]
+
+
+def _is_after_place(identity: Identity) -> bool:
+    # A reader may know better.
+    return bool(identity.place) and identity.subject == place_pseudonym(identity.place)
+
+
+def _numbered(tasks: Sequence[ConversionTask], numbers: CohortNumbers) -> list[ConversionTask]:
+    """Return tasks with their volume ids, or a `problem` where one would be the same scan as another."""
+    same: dict[tuple[str, str], list[tuple[int, SourceName]]] = {}
+    for position, task in enumerate(tasks):
+        if task.source is not None:
+            same.setdefault((task.source.start, task.source.uri), []).append((position, task.source))
+    planned = list(tasks)
+    for _, members in sorted(same.items()):
+        # The one that the cohort has been made from is known; of others none is better than the rest.
+        known = [member for member in members if numbers.is_place(member[1])] if len(members) > 1 else members
+        chosen = known[0] if len(known) == 1 else None
+        for member in members:
+            position, source = member
+            if member is chosen:
+                planned[position] = replace(tasks[position], volume_id=numbers.give(source))
+            else:
+                others = [other.path for _, other in members if other is not source]
+                planned[position] = replace(tasks[position], problem=_same_scan(source, others))
+    return planned
+
+
+def _same_scan(source: SourceName, others: Sequence[Path]) -> str:
+    more = f" and {len(others) - 1} more" if len(others) > 1 else ""
+    return (
+        f"{source.path}: would be the same scan, {source.start}N, as {others[0]}{more}, by their names. "
+        "Rename one (sub-X_...), leave it out, or convert them into two cohorts."
+    )
 
 
 def match_labels(folder: Path, items: Sequence[SourceItem]) -> dict[Path, list[LabelFile]]:
@@ -145,7 +171,7 @@ def match_labels(folder: Path, items: Sequence[SourceItem]) -> dict[Path, list[L
     stems: dict[str, list[Path]] = {}
     for item in items:
         same = stems.setdefault(_stem(item), [])
-        if item.format != "png-pairs" and item.path not in same:
+        if not _brings_labels(item) and item.path not in same:
             same.append(item.path)
     found: dict[Path, list[LabelFile]] = {}
     joined = {path.resolve() for item in items for path in item.options.get("maps", {}).values()}
@@ -168,24 +194,18 @@ def _maps_in(folder: Path) -> list[Path]:
 
 
 def _with_label_names(item: SourceItem, folder: Path | None) -> SourceItem:
-    """Name the masks of a folder of PNGs after the one entry of ``labels.json``."""
-    names = read_label_names(folder) if folder is not None and item.format == "png-pairs" else {}
+    """Name the label maps that a source brings after the one entry of ``labels.json``."""
+    names = read_label_names(folder) if folder is not None and _brings_labels(item) else {}
     if len(names) != 1:
         return item
     name, ids = next(iter(names.items()))
     return replace(item, options={**item.options, "labels": {name: ids}})
 
 
+def _brings_labels(item: SourceItem) -> bool:
+    return bool(item.format) and get_format(item.format).brings_labels
+
+
 def _stem(item: SourceItem) -> str:
     name = image_stem(item.path.name)
     return name if name != item.path.name else item.path.stem
-
-
-def without_patient(text: str, identity: Identity | None) -> str:
-    """Return text in which what the file tells of the patient is replaced by the pseudonym."""
-    if identity is None:
-        return text
-    for known in (identity.patient, *identity.aliases):
-        if known and known != identity.subject and len(known) > 2:
-            text = re.sub(re.escape(known), identity.subject, text, flags=re.IGNORECASE)
-    return text

@@ -10,6 +10,7 @@ from typing import Any
 
 from mri_io.errors import FormatError, expected_got
 from mri_io.formats.base import import_extra
+from mri_io.formats.names import is_anonymous
 from mri_io.formats.twix_measurement import Measurement, read_buffers
 from mri_io.schema.attributes import Header
 
@@ -189,8 +190,7 @@ def read_protocol(measurement: Measurement) -> Protocol:
                 expected_got("protocol", expected=f"readable parameters {name}", got=str(error), where=path)
             ) from error
     personal = [(found["name"], found["value"]) for text in buffers.values() for found in _PERSONAL.finditer(text)]
-    # Files that were made anonymous have x in place of letters.
-    values = {value: name for name, value in [*personal, ("PatientName", measurement.patient)] if value.strip("x ")}
+    stated = [*personal, ("PatientName", measurement.patient)]
+    values = {value: name for name, value in stated if not is_anonymous(value)}
     patient = next((value for value, name in values.items() if name.endswith("PatientID")), next(iter(values), None))
-    aliases = tuple(value for value in values if value != patient)
-    return Protocol(path, parsed["MeasYaps"], parsed["Meas"], patient, aliases)
+    return Protocol(path, parsed["MeasYaps"], parsed["Meas"], patient, tuple(values))

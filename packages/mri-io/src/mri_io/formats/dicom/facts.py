@@ -14,6 +14,7 @@ from mri_io.formats.dicom.headers import read_dataset
 from mri_io.formats.dicom.planes import Plane, number, numbers, vector
 from mri_io.formats.dicom.quiet import quietly
 from mri_io.formats.dicom.stacks import Stack
+from mri_io.formats.names import is_anonymous
 from mri_io.schema.attributes import Header
 
 __all__ = ["ScanFacts", "read_facts", "series_attributes", "stack_header", "whose"]
@@ -214,8 +215,6 @@ _PERSONAL = (
     "MedicalRecordLocator", "StudyID", "InstitutionName", "StationName", "DeviceSerialNumber", *_NAMES,
 )  # fmt: skip
 _PSEUDONYM = re.compile(r"sub-[A-Za-z0-9]+")
-_SHORTEST = 3
-"""Letters of what is redacted; shorter texts are parts of too many words."""
 
 
 def whose(path: Path, stem: str, acquisition: str) -> Identity:
@@ -223,12 +222,10 @@ def whose(path: Path, stem: str, acquisition: str) -> Identity:
     with quietly():
         dataset = read_dataset(path, list(_PERSONAL))
         texts = {name: [text.strip() for text in _texts(dataset, name)] for name in _PERSONAL}
-    patient = next((text for text in (*texts["PatientID"], *texts["PatientName"]) if text), None)
-    aliases = {text for values in texts.values() for text in values}
-    aliases |= {part for name in _NAMES for text in texts[name] for part in re.split(r"[\^=\s,_]+", text)}
-    aliases |= {f"{date[:4]}-{date[4:6]}-{date[6:]}" for date in texts["PatientBirthDate"] if len(date) == 8}
-    # Long ones first: a name is replaced as a whole before its parts are.
-    ordered = sorted((alias for alias in aliases if len(alias) >= _SHORTEST), key=lambda alias: (-len(alias), alias))
-    identity = identify(path, stem, acquisition, patient, aliases=ordered)
+    patient = next((text for text in (*texts["PatientID"], *texts["PatientName"]) if not is_anonymous(text)), None)
+    names = [text for name in _NAMES for text in texts[name]]
+    others = {text for values in texts.values() for text in values}
+    others |= {f"{date[:4]}-{date[4:6]}-{date[6:]}" for date in texts["PatientBirthDate"] if len(date) == 8}
+    identity = identify(path, stem, acquisition, patient, aliases=names, whole=sorted(others))
     # Such an id is a pseudonym already, in files that were exported from a store for example.
     return replace(identity, subject=patient) if patient and _PSEUDONYM.fullmatch(patient) else identity

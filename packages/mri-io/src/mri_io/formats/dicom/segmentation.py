@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from mri_io.errors import FormatError, expected_got
-from mri_io.formats.base import RawElement, import_extra
+from mri_io.formats.base import RawElement, import_extra, without_texts
 from mri_io.formats.dicom.quiet import EXTRA, quietly
 
 __all__ = ["TO_LPS", "grid_of", "read_segmentation", "segmentation_name"]
@@ -144,4 +144,4 @@ def _label(description: Any, personal: Sequence[str]) -> dict[str, str]:
 
 
 def _names(text: str, personal: Sequence[str]) -> bool:
-    return any(word.lower() in text.lower() for word in personal if word)
+    return without_texts(text, personal, "") != text
