@@ -3,6 +3,7 @@
 import re
 
 import h5py
+import ismrmrd
 import numpy as np
 import pytest
 
@@ -11,8 +12,10 @@ from mri_io.convert import convert
 from mri_io.errors import FormatError
 from mri_io.formats import find_items, get_format
 from mri_io.formats.hdf5 import rows_at_once
+from mri_io.formats.xml_header import deidentified_xml
 from mri_io.schema import Header
 from mri_io.testing.hdf5_files import write_fastmri_file
+from mri_io.testing.ismrmrd_files import scan_header
 from mri_io.testing.raw_files import NAME, PATIENT, random_kspace, write_fastmri, xml_header
 
 SHAPE = (3, 4, 20, 16)
@@ -46,7 +49,7 @@ def test_multi_coil_file_with_mask_and_reconstruction(tmp_path):
     assert PATIENT not in identity.subject
     # One patient, one pseudonym, whatever the file is called.
     again = read(write_fastmri(tmp_path / "file2000.h5", kspace))[2]  # named in the XML header only
-    assert again.subject == identity.subject != read(write_fastmri(tmp_path / "b.h5", kspace, patient="x"))[2].subject
+    assert again.subject == identity.subject != read(write_fastmri(tmp_path / "b.h5", kspace, patient="x7"))[2].subject
 
 
 def test_single_coil_validation_file_with_both_reconstructions(tmp_path):
@@ -165,6 +168,42 @@ def test_header_in_si_units_and_deidentified(tmp_path):
     assert "<encodedSpace>" in kept
     for personal in (NAME, PATIENT, "1950", "2011", "Planted Hospital", "knee"):
         assert personal not in kept
+
+
+def test_words_of_a_patient_are_not_kept_at_any_depth(tmp_path):
+    xml = xml_header(8, 8)
+    for old, new in {
+        "<encoding>": f'<encoding note="{NAME}"><remark>{NAME}</remark>{NAME}',
+        "<matrixSize>": f"<matrixSize><x>{PATIENT}</x><note>of {PATIENT}</note>",
+        "<trajectory>": f"<trajectoryDescription><identifier>{NAME}</identifier></trajectoryDescription><trajectory>",
+        "<sequenceParameters>": f"<sequenceParameters><userComment>{NAME}</userComment><operator>{NAME}</operator>",
+        "<TR>500": f"<TR unit='{NAME}'>500",
+        "AXT2": "AXT2 of DOE, plantedname",
+        "<systemFieldStrength_T>": "<coilLabel><coilNumber>1</coilNumber><coilName>Head:plantedname:H1</coilName>"
+        "</coilLabel><systemFieldStrength_T>",
+        "<ismrmrdHeader": f'<ismrmrdHeader xmlns:a="{PATIENT}" a:b="{NAME}"',
+    }.items():
+        assert old in xml
+        xml = xml.replace(old, new, 1)
+    raw, _, _ = read(write_fastmri(tmp_path / "a.h5", random_kspace((1, 2, 8, 8)), xml=xml))
+    kept = raw.attributes["ismrmrd_xml"]
+    for personal in ("doe", "plantedname", PATIENT.lower(), "remark", "operator", "note", "identifier"):
+        assert personal not in str(raw).lower(), personal
+    assert "<sequence_type>AXT2 of redacted, redacted</sequence_type>" in kept
+    assert "<coilName>Head:redacted:H1</coilName>" in kept
+    assert "<TR>500</TR>" in kept
+    assert "<y>8</y>" in kept
+
+
+def test_all_that_the_schema_has_of_the_scan_is_kept(tmp_path):
+    # Elements of the scan's sections come back as they were, through the schema's own parser.
+    xml = scan_header((8, 6, 1), te_ms=(3, 5), vendor="Philips", channels=4)
+    text = deidentified_xml(xml)
+    before, after = (ismrmrd.xsd.CreateFromDocument(one) for one in (xml, text))
+    before.acquisitionSystemInformation.institutionName = None
+    for section in ("acquisitionSystemInformation", "experimentalConditions", "encoding", "sequenceParameters"):
+        assert getattr(after, section) == getattr(before, section)
+    assert deidentified_xml(text) == text
 
 
 def test_broken_xml_is_not_kept(tmp_path):

@@ -23,6 +23,7 @@ from mri_io.formats.hdf5 import (
     stored_array,
     stored_text,
 )
+from mri_io.formats.names import is_anonymous
 from mri_io.formats.xml_header import aliases_of, deidentified_xml, header_from_xml, patient_of
 from mri_io.schema.attributes import Header
 
@@ -54,7 +55,8 @@ class FastMriFormat(Hdf5Based):
             patient = stored_text(file.attrs.get("patient_id", ""))
             acquisition = plain(stored_text(file.attrs.get("acquisition", ""))) or "fastmri"
             xml = _header_xml(file)
-        return identify(item.path, item.path.stem, acquisition, patient or patient_of(xml), aliases=aliases_of(xml))
+        patient = patient_of(xml) or "" if is_anonymous(patient) else patient
+        return identify(item.path, item.path.stem, acquisition, patient, aliases=aliases_of(xml))
 
     def memory(self, item: SourceItem) -> int:
         """Return the most that reading holds: a block as it is read, converted and written, and a chunk unpacked."""

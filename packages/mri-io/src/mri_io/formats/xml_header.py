@@ -1,8 +1,11 @@
 """The ISMRMRD XML header: parameters in SI units, and a copy without what identifies a patient."""
 
-from collections.abc import Callable
-from dataclasses import dataclass
-from typing import Any
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, fields, is_dataclass
+from enum import Enum
+from functools import cache
+from typing import Any, get_args, get_type_hints
 from xml.etree import ElementTree
 
 import ismrmrd
@@ -10,6 +13,8 @@ import numpy as np
 from xsdata.formats.dataclass.parsers import XmlParser
 from xsdata.formats.dataclass.parsers.config import ParserConfig
 
+from mri_io.formats.base import without_texts
+from mri_io.formats.names import is_anonymous
 from mri_io.schema.attributes import Header
 
 __all__ = [
@@ -36,43 +41,94 @@ _PERSONAL = (
     "seriesInstanceUIDRoot",
 )
 _PLACES = ("institutionName", "stationName", "deviceID", "deviceSerialNumber", "trajectoryDescription")
+_REDACTED = "redacted"
+_ROOT = "ismrmrdHeader"
 
 
 def deidentified_xml(text: str) -> str:
-    """Return the header reduced to the sections that describe the scan.
+    """Return the header reduced to what the ISMRMRD schema has of the scan.
 
     Kept are the system (without institution, station and serial numbers), experimental conditions, encoding and
-    sequence parameters. Everything else goes, unknown sections and comments too: scanners put names in free text.
-    A header that is no XML gives an empty string.
+    sequence parameters. Everything else goes, at every depth: sections and elements that the schema does not know,
+    attributes, which it has none of, comments, text between elements, and what is no number where it has a number. Of
+    the words that remain, such as the name of a coil or sequence, those that name the patient are replaced. A header
+    that is no XML, or none of ISMRMRD, gives an empty string.
     """
     try:
         root = ElementTree.fromstring(text)
     except ElementTree.ParseError:
         return ""
-    _prune(root, lambda name: name in _KEPT)
-    for section in root:
-        _prune(section, lambda name: name not in _PLACES)
+    if _local(root) != _ROOT:
+        return ""
+    kept = _kept(root, ismrmrd.xsd.ismrmrdHeader, _personal(text))
     ElementTree.register_namespace("", NAMESPACE)
-    return ElementTree.tostring(root, encoding="unicode")
+    ElementTree.indent(kept)
+    return ElementTree.tostring(kept, encoding="unicode")
 
 
-def _prune(parent: ElementTree.Element, keep: Callable[[str], bool]) -> None:
-    for child in list(parent):
-        if not keep(_local(child)):
-            parent.remove(child)
+def _kept(node: ElementTree.Element, kind: type, personal: Sequence[str]) -> ElementTree.Element:
+    """Return a copy of an element with what belongs to it by the schema."""
+    copy = ElementTree.Element(f"{{{NAMESPACE}}}{_local(node)}")
+    if not is_dataclass(kind):
+        copy.text = without_texts((node.text or "").strip(), personal, _REDACTED) if kind is str else node.text
+        return copy
+    known = _children(kind)
+    for child in node:
+        belongs = known.get(_local(child))
+        if belongs is not None and _is_value(child.text or "", belongs):
+            copy.append(_kept(child, belongs, personal))
+    return copy
+
+
+@cache
+def _children(kind: type) -> Mapping[str, type]:
+    """Return the types of the elements that one may hold by the schema, without those that are not kept."""
+    hints = get_type_hints(kind)
+    names = [field.name for field in fields(kind)]
+    left_out = [name for name in names if name not in _KEPT] if kind is ismrmrd.xsd.ismrmrdHeader else _PLACES
+    return {name: _plain_type(hints[name]) for name in names if name not in left_out}
+
+
+def _plain_type(hint: Any) -> type:
+    """Return the type of one value: ``list[float]`` and ``float | None`` are float."""
+    of = next((argument for argument in get_args(hint) if argument is not type(None)), hint)
+    return of if isinstance(of, type) else object
+
+
+def _is_value(text: str, kind: type) -> bool:
+    """Whether text is what the schema has there: a number, one of several words; any text where it says no more."""
+    try:
+        if issubclass(kind, Enum):
+            kind(text.strip())
+        elif kind in (int, float):
+            float(text)
+    except ValueError:
+        return False
+    return kind in (int, float, str) or issubclass(kind, Enum) or is_dataclass(kind)
 
 
 def _local(node: ElementTree.Element) -> str:
     return node.tag.rpartition("}")[2]
 
 
+def _personal(text: str) -> tuple[str, ...]:
+    """Return what in a header tells who a patient is, and the parts of the name."""
+    try:
+        names = [node.text or "" for node in ElementTree.fromstring(text).iter() if _local(node) == "patientName"]
+    except ElementTree.ParseError:
+        return ()
+    parts = [part for name in names for part in re.split(r"[\^=\s,_]+", name)]
+    return tuple(dict.fromkeys(one for one in (*aliases_of(text), *parts) if not is_anonymous(one)))
+
+
 def patient_of(text: str) -> str | None:
-    """Return the patient's id, or else name, that a header states."""
+    """Return the patient's id, or else name, that a header states, unless it is that of nobody."""
     try:
         found = {_local(node): (node.text or "").strip() for node in ElementTree.fromstring(text).iter()}
     except ElementTree.ParseError:
         return None
-    return found.get("patientID") or found.get("patientName") or None
+    stated = (found.get("patientID"), found.get("patientName"))
+    return next((one for one in stated if not is_anonymous(one)), None)
 
 
 def aliases_of(text: str) -> tuple[str, ...]:
@@ -81,7 +137,8 @@ def aliases_of(text: str) -> tuple[str, ...]:
         nodes = ElementTree.fromstring(text).iter()
     except ElementTree.ParseError:
         return ()
-    return tuple(dict.fromkeys(value for n in nodes if _local(n) in _PERSONAL and (value := (n.text or "").strip())))
+    values = ((node.text or "").strip() for node in nodes if _local(node) in _PERSONAL)
+    return tuple(dict.fromkeys(value for value in values if not is_anonymous(value)))
 
 
 @dataclass(frozen=True)
@@ -170,12 +227,12 @@ def header_from_xml(text: str) -> Header:
     """Return the acquisition parameters that an ISMRMRD header states; an unreadable header states nothing."""
     xml = _document(text)
     try:
-        return Header() if xml is None else _header(xml)
+        return Header() if xml is None else _header(xml, _personal(text))
     except (AttributeError, TypeError, ValueError):  # what is missing is None, and what is no number stays text
         return Header()
 
 
-def _header(xml: Any) -> Header:
+def _header(xml: Any, personal: Sequence[str]) -> Header:
     encoding = xml.encoding[0]
     encoded, recon = encoding.encodedSpace, encoding.reconSpace
     limit = _line_limit(encoding)
@@ -191,12 +248,16 @@ def _header(xml: Any) -> Header:
         ti_s=_scaled(getattr(sequence, "TI", None), 1e-3),
         flip_angle_rad=_scaled(getattr(sequence, "flipAngle_deg", None), np.pi / 180),
         field_T=getattr(system, "systemFieldStrength_T", None),
-        vendor=getattr(system, "systemVendor", None),
-        sequence=getattr(sequence, "sequence_type", None),
+        vendor=_words(getattr(system, "systemVendor", None), personal),
+        sequence=_words(getattr(sequence, "sequence_type", None), personal),
         padding_left=left,
         padding_right=None if limit is None or left is None else left + int(limit.maximum) + 1,
         trajectory=str(getattr(encoding.trajectory, "value", encoding.trajectory)),
     )
+
+
+def _words(text: str | None, personal: Sequence[str]) -> str | None:
+    return None if text is None else without_texts(text, personal, _REDACTED)
 
 
 def _matrix(size: Any) -> tuple[int, int, int]:
