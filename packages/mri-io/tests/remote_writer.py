@@ -3,7 +3,8 @@
 Arguments: ``<url> <operation> <value> <event> <number> <lease>``. Before the request of that number that changes
 something (0: never) the process kills itself (event ``kill``) or stops (``stop``, until it gets SIGCONT). The exit
 status says how it went. The script also serves: with ``-`` in place of arguments, every line of input is such a list,
-separated by tabs, and a child is forked for it; an operation ``a+b`` races children of both.
+separated by tabs, and a child is forked for it; an operation ``a+b`` races children of both. It answers with a line of
+their process numbers, and with one of their exit statuses when they have ended.
 """
 
 import os
@@ -125,6 +126,8 @@ def serve() -> None:
             if process == 0:
                 child(gate, [url, operation, str(int(value) + number), *rest])
             children.append(process)
+        sys.stdout.write(" ".join(map(str, children)) + "\n")
+        sys.stdout.flush()
         os.write(start, b"x" * len(children))
         codes = [os.waitstatus_to_exitcode(os.waitpid(process, 0)[1]) for process in children]
         sys.stdout.write(" ".join(map(str, codes)) + "\n")

@@ -373,11 +373,15 @@ class Quiet(http.server.SimpleHTTPRequestHandler):
         return file
 
 
+class Web(http.server.ThreadingHTTPServer):
+    request_queue_size = 128  # connections beyond it are tried again after a second
+
+
 @pytest.fixture
 def web(local):
     handler = functools.partial(Quiet, directory=str(local.path.parent))
-    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), handler) as server:
-        thread = threading.Thread(target=server.serve_forever)
+    with Web(("127.0.0.1", 0), handler) as server:
+        thread = threading.Thread(target=server.serve_forever, args=(0.02,))
         thread.start()
         yield f"http://127.0.0.1:{server.server_port}/{local.path.name}"
         server.shutdown()

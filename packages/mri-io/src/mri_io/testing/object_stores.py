@@ -17,6 +17,16 @@ __all__ = ["S3Server"]
 _COLOURS = r"(?:\x1b\[\d+m)*"
 _LINE = re.compile(rf'"{_COLOURS}(GET|PUT|HEAD|POST|DELETE) (\S+) HTTP/[\d.]+{_COLOURS}" (\d+)')
 _PATIENCE_S = 60.0
+# moto's own command looks for the service of each request, which takes as long as the request itself.
+_SERVE = """
+import gc, sys
+from moto.moto_server.werkzeug_app import create_backend_app
+from werkzeug.serving import WSGIRequestHandler, run_simple
+
+WSGIRequestHandler.protocol_version = "HTTP/1.1"  # connections are kept
+gc.freeze()
+run_simple("127.0.0.1", int(sys.argv[1]), create_backend_app("s3"), threaded=True)
+"""
 
 
 class S3Server:
@@ -48,7 +58,7 @@ class S3Server:
         }
 
     def __enter__(self) -> "S3Server":
-        command = [sys.executable, "-m", "moto.server", "-H", "127.0.0.1", "-p", self.address.rpartition(":")[2]]
+        command = [sys.executable, "-c", _SERVE, self.address.rpartition(":")[2]]
         with self._log.open("wb") as log:
             self._process = subprocess.Popen(
                 command, stdout=subprocess.DEVNULL, stderr=log, env={**os.environ, "AWS_ACCESS_KEY_ID": "test"}
@@ -56,7 +66,7 @@ class S3Server:
         end = time.monotonic() + _PATIENCE_S
         while True:
             try:
-                urllib.request.urlopen(f"{self.address}/moto-api/", timeout=5).close()
+                urllib.request.urlopen(f"{self.address}/", timeout=5).close()
                 return self
             except (urllib.error.URLError, OSError):
                 if time.monotonic() > end or self._process.poll() is not None:
