@@ -1,5 +1,6 @@
 """Give voxels to structures by score, so that each structure gets as many as it should."""
 
+import heapq
 from collections.abc import Mapping
 
 import numpy as np
@@ -103,53 +104,90 @@ class _Transport:
         best = np.maximum.reduceat(self.totals, self.starts)
         hits = np.flatnonzero(self.totals == best[self.owners])
         chosen = hits[np.flatnonzero(np.diff(self.owners[hits], prepend=-1))]  # the first of equal ones
-        while True:
-            excess = np.bincount(self.competing[chosen], minlength=len(self.names)) - self.wanted
-            if not (excess > 0).any() or not (excess < 0).any() or not self._move(chosen, excess):
-                return chosen
+        excess = np.bincount(self.competing[chosen], minlength=len(self.names)) - self.wanted
+        if (excess > 0).any() and (excess < 0).any():
+            moves = _Moves(self, chosen)
+            while (excess > 0).any() and (excess < 0).any() and moves.one(excess):
+                pass
+        return chosen
 
-    def _move(self, chosen: np.ndarray, excess: np.ndarray) -> bool:
-        """Move one voxel along each step of the cheapest chain from a label of too many to one of too few."""
-        size = len(self.names)
-        pairs = self.competing[chosen].astype(np.int32)[self.owners]
-        pairs *= size
-        pairs += self.competing
-        loss = self.totals[chosen][self.owners]
-        loss -= self.totals
-        np.maximum(loss, 0, out=loss)
-        costs, cheapest = _smallest(pairs, loss, size * size)
-        costs = costs.reshape(size, size)
-        np.fill_diagonal(costs, np.inf)
-        distance, before = np.where(excess > 0, 0.0, np.inf), np.full(size, -1)
-        for _ in range(size):
-            through = distance[:, None] + costs
+
+class _Moves:
+    """The cheapest voxel to move from each label to each other, kept up to date while voxels move."""
+
+    def __init__(self, problem: _Transport, chosen: np.ndarray) -> None:
+        self.problem, self.chosen = problem, chosen
+        self.size = len(problem.names)
+        pairs = problem.competing[chosen].astype(np.int32)[problem.owners]
+        pairs *= self.size
+        pairs += problem.competing
+        loss = problem.totals[chosen][problem.owners]
+        loss -= problem.totals
+        self.order = np.lexsort((loss, pairs))
+        self.ends = np.cumsum(np.bincount(pairs, minlength=self.size**2))
+        self.next = np.concatenate([[0], self.ends[:-1]])
+        self.moved: dict[int, list[tuple[float, int]]] = {}  # by pair, of voxels that have moved already
+        self.has_moved: set[int] = set()
+        self.costs = np.full((self.size, self.size), np.inf)
+        self.cheapest = np.zeros((self.size, self.size), np.int64)
+        for pair in np.flatnonzero(self.ends > self.next):
+            self._look(int(pair))
+
+    def one(self, excess: np.ndarray) -> bool:
+        """Move a voxel along each step of the cheapest chain from a label of too many to one of too few."""
+        labels = np.arange(self.size)
+        distance, before = np.where(excess > 0, 0.0, np.inf), np.full(self.size, -1)
+        for _ in range(self.size):
+            through = distance[:, None] + self.costs
             nearest = through.argmin(axis=0)
-            shorter = through[nearest, np.arange(size)] < distance - 1e-12
+            shorter = through[nearest, labels] < distance - 1e-12
             if not shorter.any():
                 break
-            distance = np.where(shorter, through[nearest, np.arange(size)], distance)
+            distance = np.where(shorter, through[nearest, labels], distance)
             before = np.where(shorter, nearest, before)
         lacking = np.flatnonzero(excess < 0)
-        end = int(lacking[distance[lacking].argmin()])
+        label = end = int(lacking[distance[lacking].argmin()])
         if not np.isfinite(distance[end]):
             return False
-        # Potentials: in terms of them every voxel stays at its best label, so that costs stay positive.
-        potential = np.minimum(distance, distance[end])
         moves = []
-        label = end
         while before[label] >= 0:
-            moves.append(int(cheapest[before[label] * size + label]))
+            moves.append(int(self.cheapest[before[label], label]))
             label = int(before[label])
-        chosen[self.owners[moves]] = moves
-        self.totals += potential[self.competing]
+        excess[label] -= 1
+        excess[end] += 1
+        for entry in moves:
+            self._move(entry)
         return True
 
+    def _move(self, entry: int) -> None:
+        problem = self.problem
+        voxel = int(problem.owners[entry])
+        old, new = (int(problem.competing[e]) for e in (self.chosen[voxel], entry))
+        self.chosen[voxel] = entry
+        self.has_moved.add(voxel)
+        start = int(problem.starts[voxel])
+        for other in range(start, start + int(problem.counts[voxel])):
+            label = int(problem.competing[other])
+            pair = new * self.size + label
+            loss = float(problem.totals[entry] - problem.totals[other])
+            heapq.heappush(self.moved.setdefault(pair, []), (loss, other))
+            self._look(pair)
+            self._look(old * self.size + label)
 
-def _smallest(groups: np.ndarray, values: np.ndarray, size: int) -> tuple[np.ndarray, np.ndarray]:
-    """Return the smallest value of each group, infinity of those that are empty, and where it is."""
-    least = np.full(size, np.inf)
-    np.minimum.at(least, groups, values)
-    where = np.full(size, -1)
-    at = np.flatnonzero(values == least[groups])
-    where[groups[at]] = at
-    return least, where
+    def _look(self, pair: int) -> None:
+        """Find the cheapest voxel of a pair of labels, past those that have left the first."""
+        origin, label = divmod(pair, self.size)
+        if origin == label:
+            return
+        problem, best = self.problem, (np.inf, 0)
+        while self.next[pair] < self.ends[pair]:
+            entry = int(self.order[self.next[pair]])
+            voxel = int(problem.owners[entry])
+            if voxel not in self.has_moved:
+                best = (float(problem.totals[self.chosen[voxel]] - problem.totals[entry]), entry)
+                break
+            self.next[pair] += 1
+        heap = self.moved.get(pair, [])
+        while heap and int(problem.competing[self.chosen[problem.owners[heap[0][1]]]]) != origin:
+            heapq.heappop(heap)
+        self.costs[origin, label], self.cheapest[origin, label] = min([best, *heap[:1]])

@@ -22,7 +22,7 @@ __all__ = ["ResampleConfig", "resample"]
 
 BLOCK_VOXEL_BYTES = 300
 """What a voxel of a block of the target takes: its coordinates, samples, competing labels and scores."""
-COMPETITOR_BYTES, BORDER_VOXEL_BYTES = 48, 32
+COMPETITOR_BYTES, BORDER_VOXEL_BYTES = 64, 32
 """What is held over the whole map of each label that competes for a voxel, and of the voxel."""
 COMPETITORS = 4
 """Of a voxel of the target, in parcellations without gaps on finer grids (3.2 were measured). On coarser grids there
