@@ -271,7 +271,7 @@ def test_what_has_no_metadata_is_collected(cohort):
 def test_two_writers_of_one_volume(s3_server, server):
     """One wins and its data are whole; the other is told. So with one element."""
     url = s3_server.bucket()
-    for number in range(3):
+    for number in range(2):
         cohort = create_cohort(f"{url}/{number}")
         codes = server.run(cohort.path, "create+create", 10 * number)
         assert sorted(codes) in ([0, writer.EXISTS], [0, writer.REFUSED]), codes
@@ -302,7 +302,7 @@ def test_many_writers_of_one_cohort(bucket, server):
 def test_joining_and_replacing_at_once(s3_server, server, states, operations):
     """An element joins the volume that it was made for, before it is replaced, or it is told; never another."""
     url = s3_server.bucket()
-    for number in range(3):
+    for number in range(2):
         cohort = restored(f"{url}/{number}", states["both"])
         codes = server.run(cohort.path, operations, NEW)
         assert codes[1] in (0, writer.REFUSED)
@@ -401,7 +401,7 @@ def test_the_answer_to_a_request_is_lost(cohort, monkeypatch):
         return tag
 
     monkeypatch.setattr(ObjectStoreBackend, "write", losing)
-    for number in range(8):
+    for number in range(5):
         with suppress(StoreError):
             writer.write(cohort, 40 + number, name=f"n{number}")
     monkeypatch.undo()
