@@ -66,6 +66,18 @@ def test_folders_of_other_names(tmp_path, names):
     assert read(item)[0]["seg/mask"][0].any()
 
 
+def test_each_folder_of_masks_is_an_element(tmp_path):
+    folder = write_png_pairs(tmp_path / "a", ["P1", "P2"])
+    for file in sorted((folder / "Labels").rglob("P1-*.png")):
+        other = folder / "masks" / file.relative_to(folder / "Labels")
+        other.parent.mkdir(parents=True, exist_ok=True)
+        Image.fromarray(255 - np.asarray(Image.open(file).convert("L"))).save(other)
+    first, second = (read(item)[0] for item in find_items([folder]))
+    assert set(first) == {"image/cine", "seg/labels", "seg/masks"}
+    np.testing.assert_array_equal(first["seg/labels"][0] + first["seg/masks"][0], 1)
+    assert set(second) == {"image/cine", "seg/labels"}
+
+
 def test_sixteen_bits(tmp_path):
     folder = write_png_pairs(tmp_path / "a", ["P1"])
     grey = np.arange(120, dtype=np.uint16).reshape(10, 12) * 500

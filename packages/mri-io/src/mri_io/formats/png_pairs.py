@@ -1,7 +1,7 @@
 """Folders of image and mask PNGs under the same names: ``Images/...`` and ``Labels/...``."""
 
 import re
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -21,6 +21,8 @@ _BYTES_PER_PIXEL = 16
 _GREY = ("L", "I;16", "I;16B", "I", "1")
 _IM = "-IM"
 """What stands between patient and number in names of frames that were made from DICOM."""
+_ONLY = "mask"
+"""Element of the masks where one folder holds them all."""
 _LOSSY = (".jpg", ".jpeg")
 
 
@@ -47,8 +49,7 @@ class PngPairsFormat(Format):
         return [item for pair in pairs for item in self._find(pair, pair.part if several else None)]
 
     def _find(self, pair: FolderPair, part: str | None) -> Iterator[SourceItem]:
-        assert pair.labels is not None  # `_pairs` gives no others
-        lossy = _files(pair.images, _LOSSY) or _files(pair.labels, _LOSSY)
+        lossy = [file for folder in (pair.images, *pair.maps.values()) for file in _files(folder, _LOSSY)]
         if lossy:
             fix = "JPEG changes grey values and label ids; make PNGs from the originals."
             problem = expected_got("images", expected="PNG", got=f"JPEG ({lossy[0].name})", where=pair.images, fix=fix)
@@ -58,11 +59,11 @@ class PngPairsFormat(Format):
             folder = file.parent.relative_to(pair.images).as_posix()
             groups.setdefault((folder, _stem(file, pair.images)), []).append(file)
         for (folder, stem), images in groups.items():
-            masks = [pair.labels / image.relative_to(pair.images) for image in images]
-            files = (*images, *(mask for mask in masks if mask.is_file()))
+            masks = _masks(pair, images)
+            files = (*images, *(mask for of_folder in masks.values() for mask in of_folder if mask.is_file()))
             patient = _patient(folder, stem, images[0], groups)
             label = f"{stem or Path(folder).name} ({len(images)} frames)"
-            options = {"images": tuple(images), "masks": tuple(masks), "patient": patient, "stem": stem, "part": part}
+            options = {"images": tuple(images), "masks": masks, "patient": patient, "stem": stem, "part": part}
             yield SourceItem(self.name, pair.images / folder / stem, files, label, options)
 
     def identify(self, item: SourceItem) -> Identity:
@@ -87,11 +88,26 @@ class PngPairsFormat(Format):
     def read(self, item: SourceItem) -> RawVolume:
         """Read the frames of one patient."""
         images, masks = item.options["images"], item.options["masks"]
+        frames = np.stack(_same_size(images))
+        given = item.options.get("labels", {})
+        if _ONLY in masks:
+            masks = {next(iter(given), _ONLY): masks[_ONLY]}
+        frame_dtype = np.int16 if frames.max() < 2**15 else np.float32
+        elements = (
+            RawElement.of("image/cine", frames.astype(frame_dtype), dims=("slice", "y", "x")),
+            *(self._labels(name, images, files, frames, given.get(name, {})) for name, files in masks.items()),
+        )
+        frame_names = [image.name.removeprefix(item.options["stem"]).lstrip("-_") for image in images]
+        return RawVolume(elements=elements, attributes={"frames": frame_names})
+
+    def _labels(
+        self, name: str, images: Sequence[Path], masks: Sequence[Path], frames: np.ndarray, declared: Mapping[int, str]
+    ) -> RawElement:
+        """Read the masks of all frames."""
         for image, mask in zip(images, masks, strict=True):
             if not mask.is_file():
                 raise FormatError(f"{mask}: expected the mask of {image}, found no file.")
-        frames = np.stack(_same_size(images))
-        labels = np.stack(_same_size(masks, is_mask=True))
+        labels = np.stack(_same_size(tuple(masks), is_mask=True))
         if labels.shape != frames.shape:
             raise ShapeError(expected_got("mask size", expected=frames.shape, got=labels.shape, where=masks[0].parent))
         values = np.unique(labels).tolist()
@@ -107,20 +123,22 @@ class PngPairsFormat(Format):
                     where=masks[0].parent,
                 )
             )
-        name, declared = next(iter(item.options.get("labels", {"mask": {}}).items()))
         names = dict(declared) or ({1: "structure"} if ids == [1] else {n: f"label {n}" for n in ids})
-        dims = ("slice", "y", "x")
         labels = labels.astype(np.uint8 if max(ids) < 256 else np.uint16)
-        elements = (
-            RawElement.of("image/cine", frames.astype(np.int16 if frames.max() < 2**15 else np.float32), dims=dims),
-            RawElement.of(f"seg/{name}", labels, dims=dims, labels=names),
-        )
-        frame_names = [image.name.removeprefix(item.options["stem"]).lstrip("-_") for image in images]
-        return RawVolume(elements=elements, attributes={"frames": frame_names})
+        return RawElement.of(f"seg/{name}", labels, dims=("slice", "y", "x"), labels=names)
 
 
 def _pairs(path: Path) -> Iterator[FolderPair]:
-    return (pair for pair in folder_pairs(path) if pair.labels is not None)
+    return (pair for pair in folder_pairs(path) if pair.maps)
+
+
+def _masks(pair: FolderPair, images: Sequence[Path]) -> dict[str, tuple[Path, ...]]:
+    """Return the masks of frames by folder; of several folders those that hold any of them."""
+    folders = pair.maps if len(pair.maps) > 1 else {_ONLY: next(iter(pair.maps.values()))}
+    found = {
+        name: tuple(folder / image.relative_to(pair.images) for image in images) for name, folder in folders.items()
+    }
+    return {name: masks for name, masks in found.items() if any(mask.is_file() for mask in masks)} or found
 
 
 def _files(folder: Path, endings: tuple[str, ...]) -> list[Path]:
