@@ -39,7 +39,7 @@ def truncated_late(folder):
     content = bytearray(path.read_bytes())
     content[offset + 99] ^= 1
     path.write_bytes(content)
-    return r"bad\.h5: expected a readable HDF5 file"
+    return r"bad\.h5: kspace: expected a readable HDF5 file"
 
 
 def not_kspace(folder):
