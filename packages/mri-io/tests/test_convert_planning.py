@@ -256,3 +256,12 @@ def test_hashing_stops_when_the_work_fails(tmp_path, monkeypatch):
     source = write_fastmri(tmp_path / "sub-01.h5", random_kspace(SHAPE), mask=np.ones(3))
     assert convert([source], tmp_path / "c", progress=False).failures
     assert seen == [True]
+
+
+def test_a_redacted_name_is_hidden_all_the_same(tmp_path):
+    """DOE_JOHN.h5 of the patient DOE does not become sub-..._JOHN.h5, which would look like a pseudonym's file."""
+    source = write_fastmri(tmp_path / "PQR_JOHN.h5", random_kspace(SHAPE), patient="PQR")
+    assert convert([source], tmp_path / "c", progress=False).ok
+    (volume,) = open_cohort(tmp_path / "c").volumes()
+    assert re.fullmatch(r"name-[0-9a-f]{12}\.h5", volume.source.uri)
+    assert convert([source], tmp_path / "c", progress=False).count("skipped") == 1

@@ -43,7 +43,11 @@ class SourceName:
     @property
     def uri(self) -> str:
         """The file's name as it may be stored, and the group."""
-        name = stored_name(without_patient(self.path.name, self.identity))
+        redacted = without_patient(self.path.name, self.identity)
+        name = stored_name(redacted)
+        # A pseudonym in the place of a name must not make what is left of it look like a harmless name.
+        if name == redacted and stored_name(self.path.name) != self.path.name:
+            name = stored_name(self.path.name)
         return name if self.group is None else f"{name}:{stored_name(self.group)}"
 
     @property
