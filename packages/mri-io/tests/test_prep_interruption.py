@@ -84,7 +84,9 @@ def test_interruption_leaves_a_consistent_store_that_the_next_run_completes(sche
         os.killpg(running.pid, signal.SIGINT)  # as a terminal does
         _, errors = running.communicate(timeout=20)
         assert running.returncode == 130
-        lines = [line for line in errors.splitlines() if not line.startswith("slow: slurm: up to 2 jobs")]
+        # On a busy machine connections that are cut in the middle may be logged by dask before they are silenced.
+        ours = [line for line in errors.splitlines() if line.startswith("slow: ")]
+        lines = [line for line in ours if not line.startswith("slow: slurm: up to 2 jobs")]
         assert lines == [
             "slow: interrupted after 1 of 3 (1 done, 0 skipped, 0 failed). Nothing half-written is visible; run the "
             "same command again: it goes on with the rest."

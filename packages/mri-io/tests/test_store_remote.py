@@ -326,7 +326,7 @@ def test_loaders_read_from_other_processes(in_s3, local):
     from mri_io.torch import SliceDataset
 
     dataset = SliceDataset(str(in_s3.path), ["kspace", "seg/tissue"], part=None)
-    loader = torch.utils.data.DataLoader(dataset, batch_size=None, num_workers=1, multiprocessing_context="forkserver")
+    loader = torch.utils.data.DataLoader(dataset, batch_size=None, num_workers=1, multiprocessing_context="spawn")
     count = 0
     for sample in loader:
         expected = local[sample["volume_id"]]["kspace"][sample["slice"]]
