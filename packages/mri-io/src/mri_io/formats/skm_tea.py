@@ -8,7 +8,7 @@ those of the DICOM track do not, and are not read.
 
 import re
 import zlib
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -150,17 +150,22 @@ def _echo(array: h5py.Dataset, start: int, stop: int, echo: int) -> np.ndarray:
     return np.asarray(array[start:stop])[:, :, :, echo]
 
 
+def _by_echo(path: Path, name: str, arrange: Callable[[np.ndarray], np.ndarray]) -> Iterator[np.ndarray]:
+    """Yield an array of the file echo by echo in blocks of slices, each as `arrange` makes it of (x, ky, kz, ...)."""
+    with open_hdf5(path) as file:
+        array = stored_array(file, name)
+        step = rows_at_once(array)
+        for echo in range(array.shape[3]):
+            for start in range(0, array.shape[0], step):
+                found = arrange(_echo(array, start, start + step, echo))
+                yield np.ascontiguousarray(found, dtype=np.complex64)
+
+
 def _kspace_element(kspace: h5py.Dataset, path: Path) -> RawElement:
     slices, rows, columns, echoes, coils = kspace.shape
-    step = rows_at_once(kspace)
 
     def blocks() -> Iterator[np.ndarray]:
-        with open_hdf5(path) as file:
-            array = stored_array(file, "kspace")
-            for echo in range(echoes):
-                for start in range(0, slices, step):
-                    found = _echo(array, start, start + step, echo)
-                    yield np.ascontiguousarray(found.transpose(0, 3, 1, 2), dtype=np.complex64)
+        return _by_echo(path, "kspace", lambda found: found.transpose(0, 3, 1, 2))
 
     dims, shape = ("echo", "slice", "coil", "ky", "kx"), (echoes, slices, coils, rows, columns)
     return RawElement("kspace", shape, np.dtype(np.complex64), blocks, dims)
@@ -184,15 +189,9 @@ def _maps_element(maps: h5py.Dataset, path: Path) -> RawElement:
 
 def _target_element(target: h5py.Dataset, path: Path) -> RawElement:
     slices, rows, columns, echoes, sets = target.shape
-    step = rows_at_once(target)
 
     def blocks() -> Iterator[np.ndarray]:
-        with open_hdf5(path) as file:
-            array = stored_array(file, "target")
-            for echo in range(echoes):
-                for start in range(0, slices, step):
-                    found = _echo(array, start, start + step, echo)[..., 0]
-                    yield np.ascontiguousarray(found, dtype=np.complex64)
+        return _by_echo(path, "target", lambda found: found[..., 0])
 
     dims, shape = ("echo", "slice", "y", "x"), (echoes, slices, rows, columns)
     stated: dict[str, Any] = {} if sets == 1 else {"map": 0, "maps_in_file": sets}
