@@ -743,6 +743,18 @@ def test_segmentations_become_labels_of_their_series(tmp_path, name):
     assert element.labels[3]["name"] == "Tissue"  # a label that names the patient is not taken
 
 
+def test_the_name_in_a_segmentation_of_an_unnamed_series_is_known(tmp_path):
+    files = write_series(tmp_path, numbers(), AXIAL)
+    labels = np.zeros(SHAPE, np.uint8)
+    labels[2, 2, 2] = 1
+    write_seg(tmp_path / "seg.dcm", labels, files, {1: f"of {PATIENT}"})
+    for path in files:
+        dataset = pydicom.dcmread(path)
+        dataset.PatientID = dataset.PatientName = dataset.OtherPatientNames = dataset.PatientBirthName = ""
+        dataset.save_as(path)
+    assert read(tmp_path)[0].elements[1].labels[1]["name"] == "Tissue"
+
+
 def test_overlapping_segments_become_maps_of_their_own(tmp_path):
     files = write_series(tmp_path, numbers(), AXIAL)
     segments = np.zeros((*SHAPE, 2), np.uint8)
@@ -813,3 +825,61 @@ def test_nothing_of_the_patient_reaches_the_store(tmp_path):
     assert source_of["series_sha256"] == sha256(uid("series").encode()).hexdigest()
     again = convert([source], cohort, progress=False)
     assert [row["status"] for row in again.results] == ["skipped", "skipped"]
+
+
+@pytest.mark.parametrize("nobody", [{}, {"PatientID": "anonymous", "PatientName": "Anonymous^Patient"}])
+def test_series_of_one_study_are_of_one_subject_when_nobody_is_named(tmp_path, nobody):
+    source, cohort = tmp_path / "source", tmp_path / "cohort"
+    unnamed = {"PatientID": "", "PatientName": "", **nobody}
+    for study, series in (("a", "t1"), ("a", "t2"), ("b", "t1")):
+        tags = {**unnamed, "StudyInstanceUID": uid(study)}
+        write_series(source / study / series, numbers(), AXIAL, series=study + series, tags=tags)
+    # One that fails, in a folder that is named after the study.
+    tags = {**unnamed, "StudyInstanceUID": uid("a")}
+    write_series(source / uid("a"), numbers(), AXIAL, series="bad", skip=(2,), tags=tags)
+    assert len(convert([source], cohort, progress=False).failures) == 1
+    opened = open_cohort(cohort)
+    subjects = [opened[volume].subject_id for volume in opened.volume_ids()]
+    assert sorted(map(subjects.count, set(subjects))) == [1, 2]
+    for path in cohort.rglob("*"):
+        assert uid("a") not in str(path) + (path.read_bytes().decode("latin1") if path.is_file() else "")
+    again = convert([source], cohort, progress=False)
+    assert [row["status"] for row in again.results] == ["skipped"] * 3
+
+
+def subject_of(path, **options):
+    return get_format("dicom").identify(find_items([path], **options)[0]).subject
+
+
+def test_an_enhanced_object_and_a_segmentation_are_of_the_subject_of_their_study(tmp_path):
+    unnamed = {"PatientID": "", "PatientName": "", "StudyInstanceUID": uid("study")}
+    files = write_series(tmp_path / "series", numbers(), AXIAL, tags=unnamed)
+    enhanced = write_enhanced(tmp_path / "enhanced.dcm", numbers((1, 1, *SHAPE), dtype=np.int16), AXIAL)
+    labels = np.zeros(SHAPE, np.uint8)
+    labels[2, 2, 2] = 1
+    seg = write_seg(tmp_path / "seg" / "seg.dcm", labels, files, {1: "gland"})
+    for path in (enhanced, seg):
+        dataset = pydicom.dcmread(path)
+        dataset.PatientID = dataset.PatientName = ""
+        dataset.save_as(path)
+    subjects = {subject_of(path) for path in (tmp_path / "series", enhanced, seg)}  # the last by itself is refused
+    assert len(subjects) == 1
+    assert len(find_items([tmp_path])) == 2  # and with its series it is of that volume
+
+
+@pytest.mark.parametrize("study", ["", "0", "anonymous", "1.2"])
+def test_a_study_that_is_not_named_is_of_no_one(tmp_path, study):
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        tags = {"PatientID": "", "PatientName": "", "StudyInstanceUID": study}
+        write_series(tmp_path / "p1", numbers(), AXIAL, series="1", tags=tags)
+        write_series(tmp_path / "p2", numbers(), AXIAL, series="2", tags=tags)
+        assert subject_of(tmp_path / "p1") != subject_of(tmp_path / "p2")
+
+
+def test_a_bids_name_and_a_subject_folder_come_before_the_study(tmp_path):
+    unnamed = {"PatientID": "", "PatientName": ""}
+    write_series(tmp_path / "sub-07" / "t1", numbers(), AXIAL, tags=unnamed)
+    write_series(tmp_path / "sub-08" / "t1", numbers(), AXIAL, tags=unnamed, prefix="sub-09_T1w")
+    assert subject_of(tmp_path / "sub-07") == "sub-07"
+    assert subject_of(tmp_path / "sub-08") == "sub-09"

@@ -242,6 +242,7 @@ def identify(
     acquisition: str,
     patient: str | None = None,
     *,
+    study: str | None = None,
     aliases: Sequence[str] = (),
     whole: Sequence[str] = (),
 ) -> Identity:
@@ -249,8 +250,8 @@ def identify(
 
     A stem in the form ``sub-X[_ses-Y]`` is taken as the pseudonym it is, else a folder ``sub-X`` above the file.
     Otherwise the pseudonym is the first 12 digits of the SHA-256 of the patient's id: one patient gets one pseudonym
-    in every file. A file that names no patient, or nobody as `is_anonymous` has it, counts as a subject of its own,
-    after its folder and name.
+    in every file. Files that name no patient, or nobody as `is_anonymous` has it, are of one subject where they are of
+    one study, as patients have; without a study each counts as a subject of its own, after its folder and name.
 
     Parameters
     ----------
@@ -260,6 +261,8 @@ def identify(
         Acquisition of the volume's id; other characters than letters and digits are left out.
     patient
         What the file calls the patient: id, or else name.
+    study
+        What all files of one visit, and no others, have in common; only its hash is kept.
     aliases
         Other names, ids and dates of the patient. Of names, ``DOE^JOHN`` or ``John Doe``, each part is redacted too.
     whole
@@ -280,6 +283,8 @@ def identify(
     folder = next((f.name for f in parents if _SUBJECT_FOLDER.fullmatch(f.name)), None)
     if folder is not None:
         return Identity(folder, acquisition, aliases=others)
+    if study:
+        return Identity(_pseudonym(study), acquisition, aliases=others)
     place = (*(parent.name for parent in reversed(parents)), stem)
     return Identity(place_pseudonym(place), acquisition, aliases=others, place=place)
 

@@ -215,17 +215,25 @@ _PERSONAL = (
     "MedicalRecordLocator", "StudyID", "InstitutionName", "StationName", "DeviceSerialNumber", *_NAMES,
 )  # fmt: skip
 _PSEUDONYM = re.compile(r"sub-[A-Za-z0-9]+")
+_UIDS = ("StudyInstanceUID", "SeriesInstanceUID", "SOPInstanceUID", "FrameOfReferenceUID")
+_UID = re.compile(r"[0-9]+(\.[0-9]+){2,}")
+"""What tells one study from another; fewer parts are what is left where UIDs were taken out."""
 
 
 def whose(path: Path, stem: str, acquisition: str) -> Identity:
-    """Return the identity of a file: its pseudonym, and what else in it names the patient, for redaction."""
+    """Return the identity of a file: its pseudonym, and what else in it names the patient, for redaction.
+
+    Series of one study are of one patient, named or not.
+    """
     with quietly():
-        dataset = read_dataset(path, list(_PERSONAL))
+        dataset = read_dataset(path, [*_PERSONAL, *_UIDS])
         texts = {name: [text.strip() for text in _texts(dataset, name)] for name in _PERSONAL}
+        uids = {name: uid for name in _UIDS for uid in _texts(dataset, name) if _UID.fullmatch(uid)}
     patient = next((text for text in (*texts["PatientID"], *texts["PatientName"]) if not is_anonymous(text)), None)
     names = [text for name in _NAMES for text in texts[name]]
-    others = {text for values in texts.values() for text in values}
+    others = {text for values in texts.values() for text in values} | set(uids.values())
     others |= {f"{date[:4]}-{date[4:6]}-{date[6:]}" for date in texts["PatientBirthDate"] if len(date) == 8}
-    identity = identify(path, stem, acquisition, patient, aliases=names, whole=sorted(others))
+    study = uids.get("StudyInstanceUID")
+    identity = identify(path, stem, acquisition, patient, study=study, aliases=names, whole=sorted(others))
     # Such an id is a pseudonym already, in files that were exported from a store for example.
     return replace(identity, subject=patient) if patient and _PSEUDONYM.fullmatch(patient) else identity

@@ -110,7 +110,11 @@ class DicomFormat(Format):
         if item.options.get("refused"):
             return whose(item.path, item.path.stem, "refused")
         stack: Stack = item.options["stack"]
-        return whose(item.path, item.path.stem, _name(stack).replace("-", ""))
+        identity = whose(item.path, item.path.stem, _name(stack).replace("-", ""))
+        # A segmentation may name whom its series does not.
+        others = (whose(path, path.stem, identity.acquisition) for path in item.options["segmentations"])
+        known = {text for other in others for text in _personal(other)} - {identity.patient, *identity.aliases}
+        return replace(identity, aliases=(*identity.aliases, *sorted(known)))
 
     def read(self, item: SourceItem) -> RawVolume:
         """Read a volume; its pixels are read file by file when they are asked for."""
