@@ -270,3 +270,21 @@ def test_evaluations_that_are_refused(many, name, task, row, message):
     with pytest.raises(SchemaError, match=message):
         many.write_evaluation(name, task=task, rows=rows)
     assert not list(many.path.rglob("*bad*"))
+
+
+@pytest.mark.parametrize("key", ["PatientName", "patient_id", "InstitutionName", "birth-date"])
+@pytest.mark.parametrize("place", ["rows", "config", "inputs", "metrics"])
+def test_evaluations_name_no_patient(many, key, place):
+    row = {"volume_id": "a", "subject_id": "sub-1", "method": "m", "blur": 1.0}
+    blur = {"unit": "px", "better": "lower", "description": "width"}
+    given = {"rows": [row], "config": {}, "inputs": [], "metrics": {"blur": blur}}
+    planted = {key: "Doe^John"}
+    given |= {
+        "rows": {"rows": [row, row | planted]},
+        "config": {"config": {"data": [{"scan": planted}]}},
+        "inputs": {"inputs": [{"path": "recon/a", "commit": "c", **planted}]},
+        "metrics": {"metrics": {"blur": blur | planted}},
+    }[place]
+    with pytest.raises(SchemaError, match=rf"bad\.json: .*{place}\..*{key} identify a patient"):
+        many.write_evaluation("bad", task="recon", **given)
+    assert not list(many.path.rglob("*bad*"))

@@ -125,7 +125,7 @@ HARMLESS = ("patience", "stationary", "performance", "cooperator", "preferred", 
 
 @pytest.mark.parametrize("key", PERSONAL)
 def test_what_identifies_a_patient_is_refused_at_any_depth(volume, made, key):
-    """In attributes of elements and volumes, in the configuration of provenance, and with labels."""
+    """In attributes of elements and volumes, in converter and the configuration of provenance, and with labels."""
     deep = {"scan": [{"more": ({key: "Doe^John"},)}]}
     message = rf"scan\.more\.{key} identify a patient"
     with pytest.raises(SchemaError, match=message):
@@ -137,6 +137,8 @@ def test_what_identifies_a_patient_is_refused_at_any_depth(volume, made, key):
     cohort = open_cohort(volume.path.parents[1])
     with pytest.raises(SchemaError, match=message):
         cohort.create_volume("sub-02_acq-t1_run-1", subject_id="sub-02", attributes=deep).__enter__()
+    with pytest.raises(SchemaError, match=rf"converter.*{message}"):
+        cohort.create_volume("sub-02_acq-t1_run-1", subject_id="sub-02", converter=deep).__enter__()
     assert volume.elements() == {}
     assert not any(b"Doe" in path.read_bytes() for path in cohort.path.rglob("*") if path.is_file())
 

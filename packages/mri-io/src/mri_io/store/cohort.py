@@ -20,7 +20,7 @@ from mri_io.schema.elements import SCHEMA_VERSION
 from mri_io.schema.readers import check_version
 from mri_io.schema.validation import validate
 from mri_io.store import evaluations, splits
-from mri_io.store.checks import check_attributes
+from mri_io.store.checks import check_anonymous, check_attributes
 from mri_io.store.commit import NODE, flush_node, is_committed, publish
 from mri_io.store.documents import read_document, write_document
 from mri_io.store.durable import storage_errors
@@ -253,6 +253,7 @@ class Cohort:
             When an id or attribute does not follow the specification.
         """
         target = self._volume_path(volume_id)
+        check_anonymous(converter, f"{target}: converter")
         content = {
             **check_attributes(attributes, _RESERVED, str(target)),
             "schema_version": SCHEMA_VERSION,

@@ -12,6 +12,7 @@ import numpy as np
 from mri_io.errors import ElementExistsError, SchemaError, expected_got
 from mri_io.schema.attributes import now_utc
 from mri_io.schema.validation import validate
+from mri_io.store.checks import check_anonymous
 from mri_io.store.documents import read_document, write_document
 from mri_io.store.durable import write_text_atomic
 from mri_io.store.remote.paths import AnyPath, sorted_glob
@@ -104,7 +105,8 @@ def write_evaluation(
     Raises
     ------
     SchemaError
-        When a row lacks a key, or `metrics` is None and a metric is not in `METRICS`.
+        When a row lacks a key, or `metrics` is None and a metric is not in `METRICS`; when a key, of a row or deep in
+        the configuration, names what identifies a patient.
     ElementExistsError
         When there is one of that name and `overwrite` is false.
     """
@@ -124,6 +126,7 @@ def write_evaluation(
     }
     path = cohort / "evaluations" / f"{name}.json"
     validate("evaluation", content, path)
+    check_anonymous(content, str(path))
     content["summary"] = summarise(clean, list(described))
     if path.exists() and not overwrite:
         raise ElementExistsError(f"{path}: there is an evaluation of this name. Choose another name.")
