@@ -1,6 +1,7 @@
 """Settings of all tests: shapes and types in signatures are checked at run time."""
 
 import os
+import signal
 import sys
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -13,6 +14,10 @@ import mri_io.testing.runtime_types  # noqa: F401  (the hook looks it up by name
 
 # Must come before the packages are imported. mri_io's arrays are checked by the store itself.
 install_import_hook(["mri_recon", "mri_seg", "mri_joint"], "mri_io.testing.runtime_types.checked")
+
+# A shell that starts the tests in the background has them ignore interrupts, and all that they start do the same.
+if signal.getsignal(signal.SIGINT) == signal.SIG_IGN:
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 @pytest.fixture(scope="session")

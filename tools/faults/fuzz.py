@@ -20,7 +20,8 @@ from tools.faults.kills import Row, fork
 from mri_io import verify
 from mri_io.convert import convert
 from mri_io.errors import MriError
-from mri_io.formats import ReadOptions, isolation
+from mri_io.formats import ReadOptions
+from mri_io.formats.isolation import child
 
 SECONDS, MEMORY = 20, 2 * 2**30
 """What one input may take at most."""
@@ -121,7 +122,7 @@ def _fuzz(name: str, source: Input, folder: Path, number: int, seed: int) -> Row
 def _try_from(start: int, source: Input, folder: Path, number: int, seed: int, pipe: int) -> None:
     """Convert the inputs from a number on; write a line about each."""
     os.dup2(os.open(os.devnull, os.O_WRONLY), 2)
-    isolation.PATIENCE_S = SECONDS / 4
+    child.PATIENCE_S = SECONDS / 4
     pages = int(Path("/proc/self/statm").read_text().split()[0]) if Path("/proc/self/statm").exists() else 0
     if pages:
         resource.setrlimit(resource.RLIMIT_AS, (pages * resource.getpagesize() + MEMORY,) * 2)

@@ -207,7 +207,7 @@ def test_names_of_files_that_may_name_a_person_are_not_stored(tmp_path, name):
 def test_volumes_with_names_of_an_earlier_version_keep_their_ids(tmp_path, monkeypatch):
     source = write_nifti(tmp_path / "scan_t1.nii.gz", np.ones((4, 4, 4), np.int16))
     with monkeypatch.context() as patch:
-        patch.setattr("mri_io.formats.numbering.stored_name", lambda name: name)
+        patch.setattr("mri_io.convert.numbering.stored_name", lambda name: name)
         convert([source], tmp_path / "c", progress=False)
     assert [volume.source.uri for volume in open_cohort(tmp_path / "c").volumes()] == ["scan_t1.nii.gz"]
     assert convert([source], tmp_path / "c", progress=False).count("skipped") == 1

@@ -1,6 +1,5 @@
 """Which volume each source becomes: run numbers, files of one name, pseudonyms, redaction, search, hashes."""
 
-import importlib
 import re
 from concurrent.futures import CancelledError
 from threading import Event
@@ -9,7 +8,7 @@ import numpy as np
 import pytest
 
 from mri_io import open_cohort
-from mri_io.convert import convert
+from mri_io.convert import convert, running
 from mri_io.formats import find_items, find_sources, get_format
 from mri_io.formats.base import file_sha256, identify, without_texts
 from mri_io.formats.nifti import NiftiFormat
@@ -18,7 +17,6 @@ from mri_io.testing.dicom_files import write_series
 from mri_io.testing.raw_files import random_kspace, write_fastmri, write_ismrmrd, write_nifti, xml_header
 
 SHAPE = (2, 3, 12, 8)
-CONVERT = importlib.import_module("mri_io.convert")
 
 
 def image(path, value=1):
@@ -64,9 +62,9 @@ def test_a_number_that_another_process_took_meanwhile_is_left_to_it(tmp_path, mo
         assert convert([one], cohort, progress=False).count("done") == 1
 
     if moment == "planned":
-        meanwhile(monkeypatch, CONVERT, "plan_conversion", other, before=False)
+        meanwhile(monkeypatch, running, "plan_conversion", other, before=False)
     else:
-        meanwhile(monkeypatch, CONVERT._Convert, "_make", other, before=True)
+        meanwhile(monkeypatch, running._Convert, "_make", other, before=True)
     summary = convert([two, three], cohort, replace=replace, progress=False)
     assert (summary.count("done"), summary.failures) == (2, [])
     start = "sub-01_acq-t1w_run-"
@@ -79,7 +77,7 @@ def test_a_number_that_another_process_took_meanwhile_is_left_to_it(tmp_path, mo
 def test_numbers_that_are_always_taken_end_in_an_error(tmp_path, monkeypatch):
     source, cohort = image(tmp_path / "sub-01_acq-b_T1w.nii.gz"), tmp_path / "c"
     convert([image(tmp_path / "sub-01_acq-a_T1w.nii.gz")], cohort, progress=False)
-    monkeypatch.setattr(CONVERT.CohortNumbers, "give", lambda *_: "sub-01_acq-t1w_run-1")
+    monkeypatch.setattr(running.CohortNumbers, "give", lambda *_: "sub-01_acq-t1w_run-1")
     (failure,) = convert([source], cohort, replace=True, progress=False).failures
     assert re.search(r"acq-b_T1w\.nii\.gz: other processes took 20 run numbers of sub-01_acq-t1w_run-N", failure.error)
 
@@ -252,7 +250,7 @@ def test_hashing_stops_when_the_work_fails(tmp_path, monkeypatch):
     def slow(files, stop):
         seen.append(stop.wait(20))
 
-    monkeypatch.setattr(CONVERT, "file_sha256", slow)
+    monkeypatch.setattr(running, "file_sha256", slow)
     source = write_fastmri(tmp_path / "sub-01.h5", random_kspace(SHAPE), mask=np.ones(3))
     assert convert([source], tmp_path / "c", progress=False).failures
     assert seen == [True]

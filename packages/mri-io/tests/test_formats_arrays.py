@@ -12,7 +12,8 @@ import scipy.io
 from mri_io import open_cohort
 from mri_io.convert import convert
 from mri_io.errors import FormatError
-from mri_io.formats import ReadOptions, array_files_axes, array_files_sources, find_items, get_format
+from mri_io.formats import ReadOptions, find_items, get_format
+from mri_io.formats.array_files import axes, sources
 from mri_io.simulate.fourier import ifft2c
 from mri_io.testing.raw_files import random_kspace
 
@@ -87,8 +88,8 @@ def test_series_and_partitions(tmp_path, save):
 
 
 def test_fortran_order_other_byte_orders_and_pieces(tmp_path, monkeypatch):
-    monkeypatch.setattr(array_files_sources, "PIECE_BYTES", 200)
-    monkeypatch.setattr(array_files_axes, "BLOCK_BYTES", 1000)
+    monkeypatch.setattr(sources, "PIECE_BYTES", 200)
+    monkeypatch.setattr(axes, "BLOCK_BYTES", 1000)
     kspace = random_kspace(SHAPE)
     for number, order in enumerate(itertools.permutations(range(4))):
         array = kspace.transpose(order)

@@ -4,7 +4,8 @@ import numpy as np
 import pytest
 
 from mri_io.errors import ConfigError, FormatError
-from mri_io.formats import ReadOptions, array_files_axes, array_files_sources, find_items, get_format
+from mri_io.formats import ReadOptions, find_items, get_format
+from mri_io.formats.array_files import axes, sources
 from mri_io.testing.raw_files import random_kspace, write_cfl
 
 MAPS = ("x", "y", "-", "coil", "map")
@@ -129,14 +130,14 @@ def test_named_dimensions_are_coil_maps_or_images(tmp_path):
 
 
 def test_memory_does_not_grow_with_the_file(tmp_path, monkeypatch):
-    monkeypatch.setattr(array_files_sources, "PIECE_BYTES", 4096)
+    monkeypatch.setattr(sources, "PIECE_BYTES", 4096)
     array = random_kspace((32, 24, 8, 2))
     elements, kspace = read(write_cfl(tmp_path / "a", array))
     np.testing.assert_array_equal(kspace, array.transpose(2, 3, 1, 0))
     parts = []
     memmap = np.memmap
     monkeypatch.setattr(np, "memmap", lambda *a, **k: _Watched(memmap(*a, **k), parts))
-    monkeypatch.setattr(array_files_axes, "BLOCK_BYTES", 32 * 24 * 2 * 8)
+    monkeypatch.setattr(axes, "BLOCK_BYTES", 32 * 24 * 2 * 8)
     assert len([*elements["kspace"].blocks()]) == 8
     assert max(parts) <= 2 * 4096 + 32 * 24 * 8
 

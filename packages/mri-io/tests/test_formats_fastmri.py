@@ -12,7 +12,7 @@ from mri_io.convert import convert
 from mri_io.errors import FormatError
 from mri_io.formats import find_items, get_format
 from mri_io.formats.hdf5 import rows_at_once
-from mri_io.formats.xml_header import deidentified_xml
+from mri_io.formats.kspace.xml_header import deidentified_xml
 from mri_io.schema import Header
 from mri_io.testing.hdf5_files import write_fastmri_file
 from mri_io.testing.ismrmrd_files import scan_header

@@ -39,7 +39,7 @@ def test_the_data_of_a_header_are_no_file_of_their_own(tmp_path):
 
 @pytest.mark.parametrize("compress", [False, True])
 def test_the_fourth_dimension_is_time(tmp_path, compress, monkeypatch):
-    monkeypatch.setattr("mri_io.formats.image_files.BLOCK_BYTES", 2 * 7 * 6 * 8)
+    monkeypatch.setattr("mri_io.formats.images.files.BLOCK_BYTES", 2 * 7 * 6 * 8)
     array = image((7, 6, 5, 4), np.int16)
     _, raw = read_one(write_metaimage(tmp_path / "a.mha", array, AFFINES["oblique"], compress=compress))
     (element,) = raw.elements

@@ -164,7 +164,7 @@ def test_files_of_other_makers(name):
 
 
 def test_blocks_stay_small_and_the_file_is_read_in_one_pass(tmp_path, monkeypatch):
-    monkeypatch.setattr("mri_io.formats.image_files.BLOCK_BYTES", 2 * 7 * 6 * 8)
+    monkeypatch.setattr("mri_io.formats.images.files.BLOCK_BYTES", 2 * 7 * 6 * 8)
     array = image((7, 6, 5, 3))
     path = write_nifti(tmp_path / "a.nii.gz", array)
     item, raw = read_one(path)

@@ -11,7 +11,7 @@ from mri_io import open_cohort, verify
 from mri_io.convert import convert
 from mri_io.errors import FormatError
 from mri_io.formats import find_items, find_sources, get_format
-from mri_io.formats.skm_tea import TISSUES
+from mri_io.formats.skm_tea.reader import TISSUES
 from mri_io.testing.hdf5_files import skm_tea_scan, write_skm_tea
 from mri_io.testing.peak_memory import peak_growth
 from mri_io.testing.raw_files import write_nifti
@@ -320,7 +320,7 @@ def test_memory_stays_below_what_is_claimed(tmp_path):
     del scan, repeated
     (item,) = find_items([root])
     claimed = get_format("skm-tea").memory(item)
-    imports = "from mri_io.convert import convert\nimport mri_io.formats.skm_tea, mri_io.store.volume"
+    imports = "from mri_io.convert import convert\nimport mri_io.formats.skm_tea.reader, mri_io.store.volume"
     work = "assert convert([sys.argv[1]], sys.argv[2], progress=False).ok"
     used = peak_growth(imports, work, [root, tmp_path / "c"])
     assert used < claimed < 600 * 2**20

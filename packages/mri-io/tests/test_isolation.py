@@ -14,15 +14,21 @@ import pytest
 from mri_io import open_cohort, verify
 from mri_io.convert import convert
 from mri_io.errors import FormatError, StoreError
-from mri_io.formats import Format, find_items, find_sources, get_format, isolation
+from mri_io.formats import Format, find_items, find_sources, get_format, table
+from mri_io.formats.isolation import child as children
+from mri_io.formats.isolation import messages, proxy
 from mri_io.testing.raw_files import random_kspace, write_fastmri
 
 SCRIPTED = '''
 import ctypes, os, time
+from contextlib import contextmanager
 import numpy as np
 from mri_io.errors import ShapeError
 from mri_io.formats import Format, RawElement, RawVolume
 from mri_io.formats.base import identify
+from mri_io.formats.images.files import ImageFile
+from mri_io.formats.images.single import ImageFormat
+from mri_io.formats.isolation.service import Service
 
 
 class Unpicklable(Exception):
@@ -74,6 +80,32 @@ class Scripted(Format):
             print("noise " * 100000, flush=True)
             os.write(1, b"more noise")
         return True
+
+
+class ScriptedImage(Scripted, ImageFormat):
+    """An image that does the same; its values tell in which process it was read."""
+
+    name, summary = "scripted-image", "for tests"
+
+    def is_fragile(self, path):
+        return path.name.endswith(".scripted.mha")
+
+    def sniff(self, path):
+        return path.name.endswith(".scripted.mha") and self.act(path, "sniff")
+
+    def open(self, path):
+        self.act(path, "open")
+        return ImageFile(path, "image", (5, 4, 3), (), np.dtype(np.uint8), lambda: self.slices(path))
+
+    @contextmanager
+    def slices(self, path):
+        def read(index, start, stop):
+            self.act(path, "slices")
+            return np.full((stop - start, 4, 3), 2 if Service.running else 1, np.uint8)
+
+        yield read
+
+    identify, read, memory = ImageFormat.identify, ImageFormat.read, ImageFormat.memory
 '''
 
 
@@ -84,24 +116,27 @@ def scripted(tmp_path, monkeypatch):
     package.mkdir(parents=True)
     (package.parent / "scripted.py").write_text(SCRIPTED)
     (package / "METADATA").write_text("Metadata-Version: 2.1\nName: scripted\nVersion: 1\n")
-    (package / "entry_points.txt").write_text("[mri_io.formats]\nscripted = scripted:Scripted\n")
+    readers = "scripted = scripted:Scripted\nscripted-image = scripted:ScriptedImage\n"
+    (package / "entry_points.txt").write_text(f"[mri_io.formats]\n{readers}")
+        "[mri_io.formats]\nscripted = scripted:Scripted\nscripted-image = scripted:ScriptedImage\n"
+    )
     monkeypatch.syspath_prepend(str(package.parent))
-    from mri_io import formats, plugins
+    from mri_io import plugins
 
     def forget():
-        formats._formats.cache_clear()
+        table.formats.cache_clear()
         plugins._found.cache_clear()
-        for child in list(isolation._processes.values()):
+        for child in list(children.processes.values()):
             child.end()
-        isolation._processes.clear()
+        children.processes.clear()
         sys.modules.pop("scripted", None)
 
     forget()
 
-    def write(action, step, name="a"):
-        folder = tmp_path / "files"
+    def write(action, step, name="a.scripted", within="files"):
+        folder = tmp_path / within
         folder.mkdir(exist_ok=True)
-        (folder / f"{name}.scripted").write_text(f"{action} {step}")
+        (folder / name).write_text(f"{action} {step}")
         return folder
 
     yield write
@@ -140,10 +175,10 @@ def test_the_same_child_serves_until_it_dies(scripted):
     ("action", "step"), [*(("crash", step) for step in ("sniff", "identify", "read", "blocks")), ("hang", "blocks")]
 )
 def test_crash_and_hang_are_failures_of_one_file(scripted, tmp_path, monkeypatch, action, step):
-    monkeypatch.setattr(isolation, "PATIENCE_S", 2.0)
-    scripted("nothing", "read", "good1")
-    scripted("nothing", "read", "good2")
-    folder = scripted(action, step, "bad")
+    monkeypatch.setattr(children, "PATIENCE_S", 2.0)
+    scripted("nothing", "read", "good1.scripted")
+    scripted("nothing", "read", "good2.scripted")
+    folder = scripted(action, step, "bad.scripted")
     start = time.monotonic()
     summary = convert([folder], tmp_path / "c", progress=False)
     assert time.monotonic() - start < 60
@@ -159,10 +194,27 @@ def test_crash_and_hang_are_failures_of_one_file(scripted, tmp_path, monkeypatch
     assert verify(tmp_path / "c").ok
 
 
+@pytest.mark.parametrize(
+    ("action", "step"), [*(("crash", step) for step in ("sniff", "open", "slices")), ("hang", "slices")]
+)
+def test_a_given_label_map_that_crashes_is_a_failure_of_its_source(scripted, tmp_path, monkeypatch, action, step):
+    monkeypatch.setattr(children, "PATIENCE_S", 2.0)
+    folder = scripted("nothing", "read", "good.scripted")
+    scripted("nothing", "read", "bad.scripted")
+    labels = scripted("nothing", "read", "good_a.scripted.mha", "labels")
+    scripted(action, step, "bad_a.scripted.mha", "labels")
+    summary = convert([folder], tmp_path / "c", labels=labels, progress=False)
+    (failure,) = summary.failures
+    assert failure.label == "bad.scripted"
+    assert failure.error.startswith(f"{labels / 'bad_a.scripted.mha'}: the library that reads it ")
+    (volume,) = open_cohort(tmp_path / "c").volumes()
+    assert (volume["seg/a.scripted"].numpy() == 2).all()  # read in the child
+
+
 @pytest.mark.parametrize("step", ["identify", "read", "blocks"])
 def test_errors_come_through(scripted, tmp_path, step):
-    folder = scripted("raise", step, "known")
-    scripted("foreign", step, "unknown")
+    folder = scripted("raise", step, "known.scripted")
+    scripted("foreign", step, "unknown.scripted")
     summary = convert([folder], tmp_path / "c", progress=False)
     errors = sorted(failure.error for failure in summary.failures)
     assert errors[0].startswith(f"{folder / 'known.scripted'}: ")
@@ -176,7 +228,7 @@ def test_output_of_libraries_does_no_harm(scripted, tmp_path):
 
 
 def test_no_child_for_what_is_not_fragile(tmp_path, monkeypatch):
-    monkeypatch.setattr(isolation, "_Child", None)
+    monkeypatch.setattr(children, "Child", None)
     (tmp_path / "notes.txt").write_text("nothing")
     with pytest.raises(FormatError, match="none of them"):
         find_sources([tmp_path], isolate=True)
@@ -193,9 +245,9 @@ def test_the_child_ends_with_its_parent(tmp_path):
     path = write_fastmri(tmp_path / "a.h5", random_kspace((3, 2, 8, 6)))
     script = (
         "import os, sys\n"
-        "from mri_io.formats import find_sources, isolation\n"
+        "from mri_io.formats import find_sources\nfrom mri_io.formats.isolation.child import present_child\n"
         f"find_sources([{str(path)!r}], isolate=True)\n"
-        "print(isolation._child()._process.pid, flush=True)\n"
+        "print(present_child()._process.pid, flush=True)\n"
         "os.kill(os.getpid(), 9)\n"
     )
     done = subprocess.run([sys.executable, "-c", script], stdout=subprocess.PIPE, text=True)
@@ -212,7 +264,7 @@ def test_the_child_ends_with_its_parent(tmp_path):
 def test_every_method_is_passed_on():
     """Else a method with a default in `Format` would hide that of the reader."""
     methods = {name for name, member in vars(Format).items() if callable(member) and not name.startswith("_")}
-    assert methods <= vars(isolation._Isolated).keys()
+    assert methods <= vars(proxy._Isolated).keys()
 
 
 def test_what_hdf5_reads_is_fragile(tmp_path):
@@ -227,9 +279,9 @@ def test_what_hdf5_reads_is_fragile(tmp_path):
 
 
 def test_no_room_to_share_blocks_is_said(scripted, tmp_path, monkeypatch):
-    monkeypatch.setattr(isolation.os, "posix_fallocate", full, raising=False)
+    monkeypatch.setattr(messages.os, "posix_fallocate", full, raising=False)
     with pytest.raises(StoreError, match=r"no room for a block of 5 MB\. Free space there"):
-        isolation._shared_file(5_000_000)
+        messages.shared_file(5_000_000)
     assert not list(tmp_path.glob(f"mri-io-{os.getpid()}-*"))
 
 

@@ -13,8 +13,8 @@ import pytest
 from mri_io import open_cohort, verify
 from mri_io.config import config_hash
 from mri_io.convert import convert
+from mri_io.convert.planning import plan_conversion
 from mri_io.errors import ConfigError, CorruptElementError, VersionError
-from mri_io.formats.planning import plan_conversion
 from mri_io.schema import SCHEMA_VERSION
 from mri_io.schema.elements import ELEMENT_TYPES
 from mri_io.schema.readers import STEPS, read_current_root

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from mri_io.errors import FormatError, NonFiniteError, ShapeError
-from mri_io.formats.prewhitening import noise_whitener, whitened
+from mri_io.formats.kspace.prewhitening import noise_whitener, whitened
 
 COILS = 5
 

@@ -8,6 +8,7 @@ import sys
 import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -19,6 +20,7 @@ from mri_io.store import Split, build_index, collect_garbage, open_volume, query
 from mri_io.store import cohort as cohort_module
 from mri_io.store import volume as volume_module
 from mri_io.store.damage import DamageError
+from mri_io.store.documents import write_document
 from mri_io.store.index import read_index
 from mri_io.testing import flip_bit
 
@@ -51,6 +53,33 @@ def test_what_is_no_cohort(tmp_path):
     with pytest.raises(SchemaError, match="'name' is a required property"):
         open_cohort(tmp_path)
     assert (tmp_path / "note.txt").read_text() == "mine"
+
+
+def test_what_a_killed_process_left_is_made_whole(tmp_path):
+    """It had made the folder of volumes, perhaps written its document, and not yet given that its name."""
+    for name, left in {"a": ["volumes"], "b": ["volumes", ".cohort.json.0123"]}.items():
+        (tmp_path / name / left[0]).mkdir(parents=True)
+        for file in left[1:]:
+            (tmp_path / name / file).write_text('{"na')
+        assert create_cohort(tmp_path / name).volume_ids() == []
+        assert verify(tmp_path / name).ok
+    (tmp_path / "c/volumes/mine").mkdir(parents=True)
+    with pytest.raises(StoreError, match="expected a new or empty folder"):
+        create_cohort(tmp_path / "c")
+
+
+def test_another_process_makes_the_same_cohort(tmp_path, monkeypatch):
+    (tmp_path / "c/other").mkdir(parents=True)
+    looked = Path.iterdir
+
+    def meanwhile(folder):
+        monkeypatch.undo()
+        write_document(tmp_path / "c/cohort.json", create_cohort(tmp_path / "model", name="theirs").metadata)
+        (tmp_path / "c/volumes").mkdir()
+        return looked(folder)
+
+    monkeypatch.setattr(Path, "iterdir", meanwhile)
+    assert create_cohort(tmp_path / "c", name="mine").name == "theirs"
 
 
 def test_volumes_come_and_go(tiny):

@@ -17,7 +17,7 @@ from zarr.storage import FsspecStore, ObjectStore
 
 import mri_io
 from mri_io import create_cohort, open_cohort, open_volume, verify
-from mri_io.convert import _Convert
+from mri_io.convert.running import _Convert
 from mri_io.errors import (
     ConfigError,
     CorruptElementError,

@@ -3,8 +3,8 @@
 from dataclasses import replace
 from pathlib import Path
 
-from mri_io.formats.image_files import ImageFile
-from mri_io.formats.image_formats import ImageFormat
+from mri_io.formats.images.files import ImageFile
+from mri_io.formats.images.single import ImageFormat
 from mri_io.formats.nifti import is_nifti_header, open_pair
 
 __all__ = ["AnalyzeFormat"]

@@ -6,8 +6,8 @@ from pathlib import Path
 import numpy as np
 
 from mri_io.errors import FormatError, expected_got
-from mri_io.formats.array_files_axes import elements_of
-from mri_io.formats.array_files_sources import mapped_source
+from mri_io.formats.array_files.axes import elements_of
+from mri_io.formats.array_files.sources import mapped_source
 from mri_io.formats.base import Format, Identity, RawVolume, SourceItem, identify
 from mri_io.formats.names import bids_suffix
 

@@ -14,8 +14,8 @@ import numpy as np
 
 from mri_io.errors import FormatError, expected_got
 from mri_io.formats.base import Identity, RawElement, RawVolume, SourceItem, identify
-from mri_io.formats.centring import Centring
 from mri_io.formats.hdf5 import Hdf5Based, hdf5_layout, open_hdf5, rows_at_once, stored_array
+from mri_io.formats.kspace.centring import Centring
 from mri_io.schema.attributes import Header
 
 __all__ = ["Cc359Format"]

@@ -23,8 +23,8 @@ from mri_io.formats.hdf5 import (
     stored_array,
     stored_text,
 )
+from mri_io.formats.kspace.xml_header import aliases_of, deidentified_xml, header_from_xml, patient_of
 from mri_io.formats.names import is_anonymous
-from mri_io.formats.xml_header import aliases_of, deidentified_xml, header_from_xml, patient_of
 from mri_io.schema.attributes import Header
 
 __all__ = ["FastMriFormat"]

@@ -5,8 +5,8 @@ from pathlib import Path
 from typing import ClassVar
 
 from mri_io.formats.base import Identity, SourceItem, identify
-from mri_io.formats.image_files import ENDINGS, image_stem
-from mri_io.formats.image_sets import ImagePart, ImageSetFormat
+from mri_io.formats.images.files import ENDINGS, image_stem
+from mri_io.formats.images.sets import ImagePart, ImageSetFormat
 
 __all__ = ["IslesFormat"]
 

@@ -9,8 +9,8 @@ import numpy as np
 
 from mri_io.errors import FormatError, expected_got
 from mri_io.formats.base import import_extra
-from mri_io.formats.image_files import ImageFile, Reader, check_claimed_size, reading, voxel_size
-from mri_io.formats.image_formats import ImageFormat, header_beside
+from mri_io.formats.images.files import ImageFile, Reader, check_claimed_size, reading, voxel_size
+from mri_io.formats.images.single import ImageFormat, header_beside
 
 __all__ = ["MetaImageFormat"]
 

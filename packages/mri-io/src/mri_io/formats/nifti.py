@@ -10,8 +10,8 @@ import nibabel
 import numpy as np
 
 from mri_io.errors import FormatError, expected_got
-from mri_io.formats.image_files import ImageFile, Reader, check_claimed_size, reading, voxel_size
-from mri_io.formats.image_formats import ImageFormat
+from mri_io.formats.images.files import ImageFile, Reader, check_claimed_size, reading, voxel_size
+from mri_io.formats.images.single import ImageFormat
 
 __all__ = ["NiftiFormat", "from_nibabel", "open_pair"]
 

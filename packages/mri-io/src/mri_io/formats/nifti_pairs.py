@@ -7,11 +7,11 @@ from typing import ClassVar
 
 from mri_io.errors import FormatError
 from mri_io.formats.base import SourceItem
-from mri_io.formats.image_sets import ImagePart, ImageSetFormat
-from mri_io.formats.label_names import LABELS_FILE, map_bases, read_label_names
+from mri_io.formats.images.label_names import LABELS_FILE, map_bases, read_label_names
+from mri_io.formats.images.pair_folders import FolderPair, folder_pairs
+from mri_io.formats.images.sets import ImagePart, ImageSetFormat
 from mri_io.formats.names import contrast_of
 from mri_io.formats.nnunet import channel_groups, image_files_in
-from mri_io.formats.pair_folders import FolderPair, folder_pairs
 
 __all__ = ["NiftiPairsFormat"]
 

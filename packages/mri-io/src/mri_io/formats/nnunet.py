@@ -9,8 +9,8 @@ from typing import Any, ClassVar
 
 from mri_io.errors import FormatError, expected_got
 from mri_io.formats.base import SourceItem, plain
-from mri_io.formats.image_files import ENDINGS, image_stem
-from mri_io.formats.image_sets import ImagePart, ImageSetFormat
+from mri_io.formats.images.files import ENDINGS, image_stem
+from mri_io.formats.images.sets import ImagePart, ImageSetFormat
 
 __all__ = ["NnunetFormat", "channel_groups", "image_files_in"]
 

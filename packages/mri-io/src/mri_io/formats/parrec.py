@@ -12,8 +12,8 @@ from nibabel.parrec import PARRECHeader
 
 from mri_io.errors import FormatError
 from mri_io.formats.base import Identity, SourceItem, identify
-from mri_io.formats.image_files import ImageFile, Reader, check_claimed_size, image_stem, reading, voxel_size
-from mri_io.formats.image_formats import ImageFormat
+from mri_io.formats.images.files import ImageFile, Reader, check_claimed_size, image_stem, reading, voxel_size
+from mri_io.formats.images.single import ImageFormat
 from mri_io.formats.names import contrast_of
 
 __all__ = ["ParRecFormat"]

@@ -9,7 +9,7 @@ from PIL import Image, UnidentifiedImageError
 
 from mri_io.errors import FormatError, ShapeError, expected_got
 from mri_io.formats.base import Format, Identity, RawElement, RawVolume, SourceItem, identify
-from mri_io.formats.pair_folders import FolderPair, folder_pairs
+from mri_io.formats.images.pair_folders import FolderPair, folder_pairs
 
 __all__ = ["PngPairsFormat"]
 

@@ -8,7 +8,7 @@ from typing import ClassVar
 
 from mri_io.errors import FormatError, expected_got
 from mri_io.formats.base import SourceItem
-from mri_io.formats.image_sets import ImagePart, ImageSetFormat
+from mri_io.formats.images.sets import ImagePart, ImageSetFormat
 
 __all__ = ["Prostate158Format"]
 

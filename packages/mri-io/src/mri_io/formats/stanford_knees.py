@@ -10,7 +10,7 @@ from mri_io.formats.ismrmrd.acquisitions import read_xml
 from mri_io.formats.ismrmrd.cartesian import Grid
 from mri_io.formats.ismrmrd.reader import IsmrmrdFormat, data_sets
 from mri_io.formats.ismrmrd.scan import Scan, refuse
-from mri_io.formats.xml_header import header_from_xml, scan_facts
+from mri_io.formats.kspace.xml_header import header_from_xml, scan_facts
 
 __all__ = ["StanfordKneesFormat"]
 

@@ -66,14 +66,17 @@ def create_cohort(
         When the folder holds something else.
     """
     folder = store_path(path)
-    if (folder / "cohort.json").is_file():
+    there = (folder / "cohort.json").is_file()
+    if not there and folder.exists() and (not folder.is_dir() or not all(map(_is_begun, folder.iterdir()))):
+        there = (folder / "cohort.json").is_file()  # another process may have made it meanwhile
+        if not there:
+            raise StoreError(
+                f"{folder}: expected a new or empty folder for the cohort, found other files. Choose another folder."
+            )
+    if there:
         if not exist_ok:
             raise ElementExistsError(f"{folder}: there is a cohort already. Open it, or choose another folder.")
         return open_cohort(folder)
-    if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
-        raise StoreError(
-            f"{folder}: expected a new or empty folder for the cohort, found other files. Choose another folder."
-        )
     metadata = {
         "schema_version": SCHEMA_VERSION,
         "name": name or folder.resolve().name,
@@ -87,6 +90,11 @@ def create_cohort(
             (folder / "volumes").mkdir(parents=True, exist_ok=True)
     write_document(folder / "cohort.json", metadata)
     return Cohort(folder, metadata)
+
+
+def _is_begun(child: AnyPath) -> bool:
+    """Whether this is left of a cohort whose making was killed, or is being made by another process."""
+    return child.name.startswith(".cohort.json.") or (child.name == "volumes" and not any(child.iterdir()))
 
 
 def open_cohort(path: str | AnyPath, *, cache: str | Path | None = None, cache_bytes: int | None = None) -> "Cohort":

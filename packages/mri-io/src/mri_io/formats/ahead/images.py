@@ -9,9 +9,9 @@ import numpy as np
 
 from mri_io.errors import FormatError, expected_got
 from mri_io.formats.base import RawElement, RawVolume
-from mri_io.formats.image_files import ImageFile
+from mri_io.formats.images.files import ImageFile
+from mri_io.formats.images.sidecars import with_sidecar
 from mri_io.formats.nifti import NiftiFormat
-from mri_io.formats.sidecars import with_sidecar
 
 __all__ = ["echo_images"]
 

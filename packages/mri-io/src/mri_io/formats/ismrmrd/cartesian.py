@@ -11,9 +11,9 @@ import numpy as np
 from mri_io.formats.base import RawElement
 from mri_io.formats.ismrmrd.axes import Axes, leading_axes, partitions_of
 from mri_io.formats.ismrmrd.scan import Scan, refuse
-from mri_io.formats.prewhitening import whitened
-from mri_io.formats.readout import crop_readout
-from mri_io.formats.sampling import mask_of_pattern
+from mri_io.formats.kspace.prewhitening import whitened
+from mri_io.formats.kspace.readout import crop_readout
+from mri_io.formats.kspace.sampling import mask_of_pattern
 
 __all__ = ["Grid", "acquired_mask", "make_grid"]
 

@@ -7,7 +7,7 @@ import numpy as np
 from mri_io.errors import FormatError, expected_got
 from mri_io.formats.base import RawElement
 from mri_io.formats.ismrmrd.scan import Scan
-from mri_io.formats.prewhitening import noise_whitener
+from mri_io.formats.kspace.prewhitening import noise_whitener
 
 __all__ = ["noise_element", "whitening_of"]
 

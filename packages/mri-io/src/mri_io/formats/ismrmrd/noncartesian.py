@@ -11,7 +11,7 @@ from mri_io.errors import FormatError, expected_got
 from mri_io.formats.base import RawElement
 from mri_io.formats.ismrmrd.axes import Axes, leading_axes, partitions_of
 from mri_io.formats.ismrmrd.scan import Scan, refuse
-from mri_io.formats.prewhitening import whitened
+from mri_io.formats.kspace.prewhitening import whitened
 
 __all__ = ["Shots", "make_shots"]
 

@@ -17,7 +17,7 @@ from mri_io.formats.ismrmrd.images import image_elements, is_image_group
 from mri_io.formats.ismrmrd.noise import noise_element, whitening_of
 from mri_io.formats.ismrmrd.noncartesian import make_shots
 from mri_io.formats.ismrmrd.scan import Scan, sort_scan
-from mri_io.formats.xml_header import aliases_of, deidentified_xml, header_from_xml, patient_of, scan_facts
+from mri_io.formats.kspace.xml_header import aliases_of, deidentified_xml, header_from_xml, patient_of, scan_facts
 
 __all__ = ["IsmrmrdFormat", "data_sets"]
 

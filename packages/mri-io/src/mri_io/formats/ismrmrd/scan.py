@@ -9,7 +9,7 @@ import numpy as np
 
 from mri_io.errors import FormatError, expected_got
 from mri_io.formats.ismrmrd.acquisitions import COUNTERS, Acquisitions
-from mri_io.formats.xml_header import ScanFacts
+from mri_io.formats.kspace.xml_header import ScanFacts
 from mri_io.schema.attributes import Header
 
 __all__ = ["Scan", "refuse", "sort_scan"]

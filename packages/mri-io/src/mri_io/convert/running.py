@@ -19,10 +19,10 @@ from mri_io.errors import (
 )
 from mri_io.formats import RawElement, ReadOptions, find_sources, get_format
 from mri_io.formats.base import file_sha256
-from mri_io.formats.given_labels import given_label_element, given_label_memory
-from mri_io.formats.numbering import CohortNumbers, SourceName, without_patient
-from mri_io.formats.planning import ConversionTask, plan_conversion
-from mri_io.formats.splits import store_splits
+from mri_io.convert.given_labels import given_label_element, given_label_memory
+from mri_io.convert.numbering import CohortNumbers, SourceName, without_patient
+from mri_io.convert.planning import ConversionTask, plan_conversion
+from mri_io.convert.splits import store_splits
 from mri_io.prep import PrepSummary, TaskFailure, run_tasks
 from mri_io.schema.attributes import Provenance, Source
 from mri_io.store.cohort import Cohort, create_cohort, open_cohort

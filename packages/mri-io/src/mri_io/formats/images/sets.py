@@ -10,9 +10,9 @@ import numpy as np
 
 from mri_io.errors import FormatError, MriError, expected_got
 from mri_io.formats.base import Format, Identity, RawElement, RawVolume, SourceItem, identify
-from mri_io.formats.image_files import ImageFile, image_element, label_element, label_memory
-from mri_io.formats.image_formats import is_fragile_image, open_image
-from mri_io.formats.sidecars import sidecar_of
+from mri_io.formats.images.files import ImageFile, image_element, label_element, label_memory
+from mri_io.formats.images.sidecars import sidecar_of
+from mri_io.formats.images.single import is_fragile_image, open_image
 
 __all__ = ["ImagePart", "ImageSetFormat"]
 

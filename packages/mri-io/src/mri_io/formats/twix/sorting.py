@@ -11,10 +11,10 @@ import numpy as np
 
 from mri_io.errors import FormatError, expected_got
 from mri_io.formats.base import RawElement
-from mri_io.formats.readout import crop_readout
-from mri_io.formats.sampling import mask_of_pattern
-from mri_io.formats.twix_measurement import Measurement, ReadoutReader, has_flag
-from mri_io.formats.twix_protocol import Protocol
+from mri_io.formats.kspace.readout import crop_readout
+from mri_io.formats.kspace.sampling import mask_of_pattern
+from mri_io.formats.twix.measurement import Measurement, ReadoutReader, has_flag
+from mri_io.formats.twix.protocol import Protocol
 
 __all__ = ["SortedReadouts", "imaging", "sort_readouts"]
 
@@ -40,7 +40,7 @@ def imaging(index: np.ndarray) -> tuple[np.ndarray, np.ndarray, dict[str, int]]:
     Parameters
     ----------
     index
-        Of `mri_io.formats.twix_measurement.index_readouts`.
+        Of `mri_io.formats.twix.measurement.index_readouts`.
 
     Returns
     -------

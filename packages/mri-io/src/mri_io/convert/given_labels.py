@@ -8,8 +8,8 @@ import numpy as np
 
 from mri_io.errors import ShapeError, expected_got
 from mri_io.formats.base import RawElement, RawVolume
-from mri_io.formats.image_files import label_element, label_memory
-from mri_io.formats.image_formats import open_image
+from mri_io.formats.images.files import label_element, label_memory
+from mri_io.formats.images.single import open_image
 
 __all__ = ["LabelFile", "given_label_element", "given_label_memory"]
 

@@ -8,8 +8,8 @@ import numpy as np
 
 from mri_io.errors import FormatError, expected_got
 from mri_io.formats.base import Format, Identity, RawElement, RawVolume, SourceItem, identify, plain
-from mri_io.formats.prewhitening import noise_whitener, whitened
-from mri_io.formats.twix_measurement import (
+from mri_io.formats.kspace.prewhitening import noise_whitener, whitened
+from mri_io.formats.twix.measurement import (
     Measurement,
     ReadoutReader,
     count_coils,
@@ -18,8 +18,8 @@ from mri_io.formats.twix_measurement import (
     index_readouts,
     is_twix,
 )
-from mri_io.formats.twix_protocol import Protocol, read_protocol
-from mri_io.formats.twix_sorting import SortedReadouts, imaging, sort_readouts
+from mri_io.formats.twix.protocol import Protocol, read_protocol
+from mri_io.formats.twix.sorting import SortedReadouts, imaging, sort_readouts
 
 __all__ = ["TwixFormat"]
 

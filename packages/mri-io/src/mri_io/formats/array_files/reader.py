@@ -4,8 +4,8 @@ import re
 from pathlib import Path
 
 from mri_io.errors import FormatError, expected_got
-from mri_io.formats.array_files_axes import AXES, elements_of
-from mri_io.formats.array_files_sources import ArraySource, is_array_file, open_array, unpacked_bytes
+from mri_io.formats.array_files.axes import AXES, elements_of
+from mri_io.formats.array_files.sources import ArraySource, is_array_file, open_array, unpacked_bytes
 from mri_io.formats.base import Format, Identity, RawVolume, SourceItem, identify
 from mri_io.formats.hdf5 import holds_hdf5
 from mri_io.formats.names import bids_suffix

@@ -3,10 +3,10 @@
 from collections.abc import Mapping, Sequence
 from typing import get_args
 
+from mri_io.convert.planning import ConversionTask
 from mri_io.errors import ConfigError, ElementNotFoundError, MriError, expected_got
 from mri_io.formats import get_format
 from mri_io.formats.base import SourceItem
-from mri_io.formats.planning import ConversionTask
 from mri_io.prep import PrepSummary, TaskFailure
 from mri_io.store.cohort import Cohort
 from mri_io.store.splits import Split

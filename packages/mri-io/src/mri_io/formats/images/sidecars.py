@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from mri_io.errors import FormatError, expected_got
-from mri_io.formats.image_files import ImageFile, image_stem
+from mri_io.formats.images.files import ImageFile, image_stem
 
 __all__ = ["sidecar_of", "with_sidecar"]
 

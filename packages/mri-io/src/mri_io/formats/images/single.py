@@ -8,10 +8,10 @@ from pathlib import Path
 from mri_io.errors import FormatError, MriError, expected_got
 from mri_io.formats import format_names, get_format
 from mri_io.formats.base import Format, Identity, RawVolume, SourceItem, identify
-from mri_io.formats.image_files import ENDINGS, ImageFile, image_element, image_stem, label_element, label_memory
-from mri_io.formats.label_names import pair_labels, read_label_names
+from mri_io.formats.images.files import ENDINGS, ImageFile, image_element, image_stem, label_element, label_memory
+from mri_io.formats.images.label_names import pair_labels, read_label_names
 from mri_io.formats.names import contrast_of
-from mri_io.formats.sidecars import sidecar_of, with_sidecar
+from mri_io.formats.images.sidecars import sidecar_of, with_sidecar
 
 __all__ = ["ImageFormat", "header_beside", "is_fragile_image", "open_image"]
 

@@ -13,7 +13,7 @@ import h5py
 import numpy as np
 
 from mri_io.errors import FormatError, expected_got
-from mri_io.formats.array_files_matlab5 import check_matlab_5_array
+from mri_io.formats.array_files.matlab5 import check_matlab_5_array
 from mri_io.formats.hdf5 import open_hdf5, stored_array
 
 __all__ = ["ArraySource", "is_array_file", "joined", "mapped_source", "open_array", "unpacked_bytes"]

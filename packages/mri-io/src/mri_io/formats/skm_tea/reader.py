@@ -21,7 +21,7 @@ from nibabel.filebasedimages import ImageFileError
 from mri_io.errors import FormatError, expected_got
 from mri_io.formats.base import Identity, RawElement, RawVolume, SourceItem, identify
 from mri_io.formats.hdf5 import Hdf5Based, hdf5_layout, open_hdf5, rows_at_once, stored_array
-from mri_io.formats.skm_tea_annotations import Scan, read_scans
+from mri_io.formats.skm_tea.annotations import Scan, read_scans
 from mri_io.schema.attributes import Header
 
 __all__ = ["TISSUES", "SkmTeaFormat"]

@@ -11,7 +11,7 @@ from typing import Any
 from mri_io.errors import FormatError, expected_got
 from mri_io.formats.base import import_extra
 from mri_io.formats.names import is_anonymous
-from mri_io.formats.twix_measurement import Measurement, read_buffers
+from mri_io.formats.twix.measurement import Measurement, read_buffers
 from mri_io.schema.attributes import Header
 
 __all__ = ["Protocol", "read_protocol"]

@@ -7,9 +7,9 @@ from typing import Any
 import numpy as np
 
 from mri_io.errors import FormatError, expected_got
-from mri_io.formats.array_files_sources import ArraySource, joined
+from mri_io.formats.array_files.sources import ArraySource, joined
 from mri_io.formats.base import RawElement
-from mri_io.formats.sampling import mask_from_zeros
+from mri_io.formats.kspace.sampling import mask_from_zeros
 from mri_io.schema.elements import SERIES
 
 __all__ = ["AXES", "DROPPED", "elements_of"]

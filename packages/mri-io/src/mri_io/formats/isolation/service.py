@@ -1,0 +1,117 @@
+"""The side that answers: what the child process does."""
+
+import faulthandler
+import mmap
+import os
+import sys
+from collections.abc import Iterator
+from contextlib import suppress
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+
+from mri_io.formats.base import RawVolume
+from mri_io.formats.isolation.messages import SLOTS, Raised, read, shared_file, write
+
+__all__ = ["Service", "serve"]
+
+
+def serve() -> None:
+    """Answer requests until the input ends; the body of the child."""
+    from mri_io.formats.table import format_names
+
+    source, answers = sys.stdin.buffer, os.fdopen(os.dup(1), "wb")
+    os.dup2(2, 1)  # what libraries print does not get between the answers
+    Service.running = True
+    service = Service()
+    write(answers, format_names())  # which imports the readers
+    while True:
+        try:
+            patience_s, (name, method, argument) = read(source)
+        except EOFError:
+            return
+        # A C thread ends this process when it hangs, even while a library keeps Python waiting and the parent is gone.
+        faulthandler.dump_traceback_later(patience_s, exit=True)
+        answer: Any
+        try:
+            answer = service.answer(name, method, argument)
+        except Exception as error:
+            answer = Raised(error)
+        faulthandler.cancel_dump_traceback_later()
+        write(answers, answer)
+        with suppress(Exception):  # met again, and reported, when the block is asked for
+            service.prepare(patience_s)
+
+
+class Service:
+    """What the child does."""
+
+    running = False
+    """Whether this process is a child: readers then work in it."""
+
+    def __init__(self) -> None:
+        self._key = 0
+        self._raw: RawVolume | None = None
+        self._iterators: dict[int, Iterator[np.ndarray]] = {}
+        self._next: tuple[int, Any] | None = None
+        self._slots: list[mmap.mmap | None] = [None] * SLOTS
+
+    def answer(self, name: str, method: str, argument: Any) -> Any:
+        """Do what a request says."""
+        from mri_io.formats.table import get_format
+
+        if method == "block":
+            return self._block(*argument)
+        answer = getattr(get_format(name), method)(argument)
+        if method != "read":
+            return answer
+        self._key, self._raw, self._iterators, self._next = self._key + 1, answer, {}, None
+        bare = [replace(element, blocks=_nothing) for element in answer.elements]
+        return self._key, replace(answer, elements=tuple(bare))
+
+    def _block(self, key: int, number: int, slot: int) -> Any:
+        """Put the next block of an element into a slot; its shape, dtype and, where it is new, the slot's file."""
+        if key != self._key or self._raw is None:
+            raise RuntimeError("another volume has been read meanwhile")
+        block = self._pull(number)
+        if block is None:
+            self._iterators.pop(number, None)
+            return None
+        block = np.ascontiguousarray(block)
+        file, mapped = None, self._slots[slot]
+        if mapped is None or len(mapped) < max(block.nbytes, 1):
+            file, mapped = shared_file(max(block.nbytes, 1))
+            self._slots[slot] = mapped
+        np.frombuffer(mapped, np.uint8, block.nbytes)[:] = block.reshape(-1).view(np.uint8)
+        return block.shape, block.dtype, file
+
+    def _pull(self, number: int) -> np.ndarray | None:
+        if self._next is not None and self._next[0] == number:
+            (_, found), self._next = self._next, None
+            if isinstance(found, BaseException):
+                raise found
+            block: np.ndarray | None = found
+            return block
+        assert self._raw is not None
+        if number not in self._iterators:
+            self._iterators = {number: iter(self._raw.elements[number].blocks())}
+        return next(self._iterators[number], None)
+
+    def prepare(self, patience_s: float) -> None:
+        """Read the block after the last one while the parent is busy with that."""
+        if self._next is not None or not self._iterators:
+            return
+        number = next(iter(self._iterators))
+        faulthandler.dump_traceback_later(patience_s, exit=True)
+        try:
+            self._next = number, next(self._iterators[number], None)
+        except Exception as error:
+            self._next = number, error
+        finally:
+            faulthandler.cancel_dump_traceback_later()
+
+
+def _nothing() -> Iterator[np.ndarray]:
+    """Stand for blocks that stay in the other process."""
+    return iter(())

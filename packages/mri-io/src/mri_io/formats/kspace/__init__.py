@@ -1,0 +1,1 @@
+"""What readers of raw data share: centring, oversampling, sampling patterns, prewhitening, the ISMRMRD header."""
