@@ -118,8 +118,6 @@ def scripted(tmp_path, monkeypatch):
     (package / "METADATA").write_text("Metadata-Version: 2.1\nName: scripted\nVersion: 1\n")
     readers = "scripted = scripted:Scripted\nscripted-image = scripted:ScriptedImage\n"
     (package / "entry_points.txt").write_text(f"[mri_io.formats]\n{readers}")
-        "[mri_io.formats]\nscripted = scripted:Scripted\nscripted-image = scripted:ScriptedImage\n"
-    )
     monkeypatch.syspath_prepend(str(package.parent))
     from mri_io import plugins
 

@@ -1,17 +1,18 @@
 """Label maps given beside raw data, ``--labels``: elements of the volume of their source, checked against its grid."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 
 from mri_io.errors import ShapeError, expected_got
-from mri_io.formats.base import RawElement, RawVolume
-from mri_io.formats.images.files import label_element, label_memory
-from mri_io.formats.images.single import open_image
+from mri_io.formats import get_format
+from mri_io.formats.base import RawElement, RawVolume, SourceItem
+from mri_io.formats.images.single import label_map_item
+from mri_io.schema.attributes import Header
 
-__all__ = ["LabelFile", "given_label_element", "given_label_memory"]
+__all__ = ["LabelFile", "given_label_element", "given_label_item", "given_label_memory"]
 
 PIXEL_TOLERANCE = 0.02
 """Relative; headers round fields of view to millimetres."""
@@ -26,13 +27,19 @@ class LabelFile:
     labels: Mapping[int, str]
 
 
+def given_label_item(label: LabelFile) -> SourceItem:
+    """Return a label map as an item of its reader; FormatError when it is no image file."""
+    return label_map_item(label.path, label.name, label.labels)
+
+
 def given_label_memory(label: LabelFile) -> int:
     """Return the most bytes that reading a label map holds."""
-    return label_memory(open_image(label.path))
+    item = given_label_item(label)
+    return get_format(item.format, isolate=True).memory(item)
 
 
-def given_label_element(label: LabelFile, raw: RawVolume) -> RawElement:
-    """Read a label map.
+def given_label_element(item: SourceItem, raw: RawVolume) -> RawElement:
+    """Read a label map, as a source is read: what `Format.is_fragile` says so of in a child process.
 
     Raises
     ------
@@ -41,11 +48,10 @@ def given_label_element(label: LabelFile, raw: RawVolume) -> RawElement:
     ShapeError
         When it lies on no grid of the source, or has another pixel size.
     """
-    image = open_image(label.path)
-    element = label_element(image, f"seg/{label.name}", label.labels)
-    _check_grid(element.shape, label.path, raw)
-    if image.voxel_mm is not None:
-        _check_pixel(image.voxel_mm, label.path, raw)
+    read = get_format(item.format, isolate=True).read(item)
+    (element,) = read.elements
+    _check_grid(element.shape, item.path, raw)
+    _check_pixel(read.header, item.path, raw.header)
     return element
 
 
@@ -74,17 +80,13 @@ def _check_grid(shape: tuple[int, ...], path: Path, raw: RawVolume) -> None:
         )
 
 
-def _check_pixel(voxel_mm: Sequence[float], path: Path, raw: RawVolume) -> None:
-    """Raise ShapeError when a label map has another pixel size than the header states.
+def _check_pixel(found: Header, path: Path, header: Header) -> None:
+    """Raise ShapeError when a label map has another pixel size than the header of the source states.
 
     Raw data have no affine to compare with; their header states the pixel, (columns, rows).
     """
-    header = raw.header
-    if not header.recon_matrix or not header.recon_fov_m:
-        return
-    expected = [1000 * fov / n for fov, n in zip(header.recon_fov_m, header.recon_matrix, strict=True)][:2]
-    got = np.asarray(voxel_mm[:2])
-    if not np.allclose(got, expected, rtol=PIXEL_TOLERANCE):
+    expected, got = _pixel_mm(header), _pixel_mm(found)
+    if expected is not None and got is not None and not np.allclose(got, expected, rtol=PIXEL_TOLERANCE):
         raise ShapeError(
             expected_got(
                 "label pixel size (mm)",
@@ -94,3 +96,9 @@ def _check_pixel(voxel_mm: Sequence[float], path: Path, raw: RawVolume) -> None:
                 fix="Resample the labels to the image's grid, or correct the header.",
             )
         )
+
+
+def _pixel_mm(header: Header) -> list[float] | None:
+    if not header.recon_matrix or not header.recon_fov_m:
+        return None
+    return [1000 * fov / n for fov, n in zip(header.recon_fov_m, header.recon_matrix, strict=True)][:2]

@@ -7,14 +7,14 @@ from dataclasses import dataclass, replace
 from pathlib import Path, PurePosixPath
 from typing import Any
 
+from mri_io.convert.given_labels import LabelFile
+from mri_io.convert.numbering import CohortNumbers, SourceName, without_patient
 from mri_io.errors import ConfigError, MriError, expected_got
 from mri_io.formats import get_format
 from mri_io.formats.base import Identity, SourceItem, place_pseudonym
-from mri_io.convert.given_labels import LabelFile
 from mri_io.formats.images.files import ENDINGS, image_stem
 from mri_io.formats.images.label_names import read_label_names
 from mri_io.formats.names import stored_name
-from mri_io.convert.numbering import CohortNumbers, SourceName, without_patient
 from mri_io.schema.elements import SCHEMA_VERSION
 from mri_io.store.cohort import Cohort
 

@@ -2,12 +2,17 @@
 
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
 from threading import Event
 from typing import Any
 
 from mri_io.config import config_hash
+from mri_io.convert.given_labels import given_label_element, given_label_item, given_label_memory
+from mri_io.convert.numbering import CohortNumbers, SourceName, without_patient
+from mri_io.convert.planning import ConversionTask, plan_conversion
+from mri_io.convert.splits import store_splits
 from mri_io.errors import (
     ConfigError,
     ElementExistsError,
@@ -18,11 +23,7 @@ from mri_io.errors import (
     expected_got,
 )
 from mri_io.formats import RawElement, ReadOptions, find_sources, get_format
-from mri_io.formats.base import file_sha256
-from mri_io.convert.given_labels import given_label_element, given_label_memory
-from mri_io.convert.numbering import CohortNumbers, SourceName, without_patient
-from mri_io.convert.planning import ConversionTask, plan_conversion
-from mri_io.convert.splits import store_splits
+from mri_io.formats.base import SourceItem, file_sha256
 from mri_io.prep import PrepSummary, TaskFailure, run_tasks
 from mri_io.schema.attributes import Provenance, Source
 from mri_io.store.cohort import Cohort, create_cohort, open_cohort
@@ -136,6 +137,16 @@ def _memory(task: ConversionTask) -> int:
     return max([get_format(task.item.format, isolate=True).memory(task.item), *labels])
 
 
+@dataclass(frozen=True)
+class _Job:
+    """What a volume is made of; `sha256` waits until the files have been read through."""
+
+    task: ConversionTask
+    source: SourceName
+    labels: tuple[SourceItem, ...]
+    sha256: Callable[[], str]
+
+
 class _Convert:
     """Convert one volume; runs in a worker."""
 
@@ -148,47 +159,47 @@ class _Convert:
         if task.source is None:
             get_format(task.item.format, isolate=True).identify(task.item)  # raises what planning met
             raise FormatError(f"{task.item.path}: could not be looked at when the work was planned. Run it again.")
-        files = (*task.item.files, *(label.path for label in task.labels))
+        labels = tuple(given_label_item(label) for label in task.labels)
+        files = (*task.item.files, *(file for label in labels for file in label.files))
         stop = Event()
         # The source is read for its hash and for its content: at the same time, unless the hash decides what to do.
         with ThreadPoolExecutor(1) as pool:
             digest = pool.submit(file_sha256, files, stop)
             try:
-                return self._convert(open_cohort(self.cohort), task, task.source, digest.result)
+                return self._convert(open_cohort(self.cohort), _Job(task, task.source, labels, digest.result))
             except BaseException:
                 stop.set()  # else leaving the block would wait for the hash
                 raise
 
-    def _convert(
-        self, opened: Cohort, task: ConversionTask, source: SourceName, sha256: Callable[[], str]
-    ) -> dict[str, Any]:
+    def _convert(self, opened: Cohort, job: _Job) -> dict[str, Any]:
         """Make the volume unless it is there; another process may have taken its number since that was planned."""
-        volume_id = task.volume_id
+        volume_id = job.task.volume_id
         for _ in range(MOST_NUMBERS):
             there = volume_id in opened
-            if there and not source.made(opened[volume_id]):
-                volume_id = CohortNumbers(opened).give(source)
+            if there and not job.source.made(opened[volume_id]):
+                volume_id = CohortNumbers(opened).give(job.source)
                 continue
-            if there and self._is_current(opened[volume_id], task, source, sha256()):
+            if there and self._is_current(opened[volume_id], job):
                 return {"status": "skipped", "volume": volume_id}
             try:
-                self._make(opened, volume_id, task, source, sha256, replace=there)
+                self._make(opened, volume_id, job, replace=there)
             except ElementExistsError:
                 if there or volume_id not in opened:
                     raise
                 continue  # another process was quicker: see what it made
             return {"status": "done", "volume": volume_id}
         raise StoreError(
-            f"{task.item.path}: other processes took {MOST_NUMBERS} run numbers of {source.start}N while this file was "
-            "converted. Run the command again."
+            f"{job.task.item.path}: other processes took {MOST_NUMBERS} run numbers of {job.source.start}N while this "
+            "file was converted. Run the command again."
         )
 
-    def _is_current(self, stored: Volume, task: ConversionTask, source: SourceName, sha256: str) -> bool:
+    def _is_current(self, stored: Volume, job: _Job) -> bool:
         """Whether a volume was made from these bytes and options; StoreError where it must not be made anew."""
+        task, source = job.task, job.source
         former = stored.attributes.get("converter") or {}
         version_then = former.get("schema_version", stored.attributes["schema_version"])  # of a migrated volume
         same = former.get("config_hash") == config_hash(task.settings(version_then))
-        if stored.source is not None and stored.source.sha256 == sha256 and same:
+        if stored.source is not None and stored.source.sha256 == job.sha256() and same:
             return True
         if not self.replace:
             if former.get("source_path_sha256", source.place) != source.place:
@@ -200,18 +211,9 @@ class _Convert:
             self._check_replaceable(stored, task)
         return False
 
-    def _make(
-        self,
-        opened: Cohort,
-        volume_id: str,
-        task: ConversionTask,
-        source: SourceName,
-        sha256: Callable[[], str],
-        *,
-        replace: bool,
-    ) -> None:
+    def _make(self, opened: Cohort, volume_id: str, job: _Job, *, replace: bool) -> None:
         """Read the source and write the volume."""
-        item, settings = task.item, task.settings()
+        item, source, settings = job.task.item, job.source, job.task.settings()
         raw = get_format(item.format, isolate=True).read(item)
         converter = {
             "package": "mri-io",
@@ -222,7 +224,7 @@ class _Convert:
         with opened.create_volume(
             volume_id,
             subject_id=source.identity.subject,
-            source=lambda: Source(uri=source.uri, sha256=sha256(), format=item.format),
+            source=lambda: Source(uri=source.uri, sha256=job.sha256(), format=item.format),
             header=raw.header,
             converter=converter,
             attributes=raw.attributes,
@@ -231,7 +233,7 @@ class _Convert:
             made = Provenance.of("mri-io", f"convert {item.format}", settings)
             for element in raw.elements:
                 _write(volume, element, made, item.path)
-            for label in task.labels:
+            for label in job.labels:
                 _write(volume, given_label_element(label, raw), made, label.path)
 
     def _check_replaceable(self, stored: Volume, task: ConversionTask) -> None:

@@ -10,10 +10,13 @@ from mri_io.formats import format_names, get_format
 from mri_io.formats.base import Format, Identity, RawVolume, SourceItem, identify
 from mri_io.formats.images.files import ENDINGS, ImageFile, image_element, image_stem, label_element, label_memory
 from mri_io.formats.images.label_names import pair_labels, read_label_names
-from mri_io.formats.names import contrast_of
 from mri_io.formats.images.sidecars import sidecar_of, with_sidecar
+from mri_io.formats.names import contrast_of
 
-__all__ = ["ImageFormat", "header_beside", "is_fragile_image", "open_image"]
+__all__ = ["ImageFormat", "header_beside", "is_fragile_image", "label_map_item", "open_image"]
+
+_LABEL_MAP = "label_map"
+"""Option of an item that is no image but the label map of its name."""
 
 
 class ImageFormat(Format):
@@ -60,6 +63,8 @@ class ImageFormat(Format):
 
     def read(self, item: SourceItem) -> RawVolume:
         """Read headers; the data are read in blocks, label maps at once."""
+        if _LABEL_MAP in item.options:
+            return self._read_label_map(item)
         contrast = contrast_of(image_stem(item.path.name))
         images = {ending: with_sidecar(image) for ending, image in self.images(item.path).items()}
         elements = [image_element(image, f"image/{contrast}{ending}") for ending, image in images.items()]
@@ -68,9 +73,16 @@ class ImageFormat(Format):
             elements.append(label_element(open_image(path), f"seg/{name}", names[name]))
         return RawVolume(elements=tuple(elements), header=next(iter(images.values())).header())
 
+    def _read_label_map(self, item: SourceItem) -> RawVolume:
+        image, name = self.open(item.path), item.options[_LABEL_MAP]
+        element = label_element(image, f"seg/{name}", item.options["labels"][name])
+        return RawVolume(elements=(element,), header=image.header())
+
     def memory(self, item: SourceItem) -> int:
         """Return the bytes of a few blocks of slices, and those of whole label maps."""
         try:
+            if _LABEL_MAP in item.options:
+                return label_memory(self.open(item.path))
             images = max(image.memory for image in self.images(item.path).values())
             maps = sum(label_memory(open_image(path)) for path in item.options.get("maps", {}).values())
         except (MriError, OSError):
@@ -145,6 +157,32 @@ def is_fragile_image(path: Path) -> bool:
     return any(reader.is_fragile(path) for reader in _image_readers())
 
 
+def label_map_item(path: Path, name: str, labels: Mapping[int, str]) -> SourceItem:
+    """Describe a label map that is given by itself, to be read by the reader that the item names.
+
+    Its volume has one element, ``seg/<name>``, and the header of the file. What `Format.is_fragile` says so of is
+    looked at in a child process.
+
+    Parameters
+    ----------
+    path
+        An image file of whatever format.
+    name
+        Of the label map.
+    labels
+        Names of the ids; see `label_element`.
+
+    Raises
+    ------
+    FormatError
+        When no reader of image files knows it.
+    """
+    reader = _reader_of(path, isolate=True)
+    header = reader.header_of(path)
+    options = {_LABEL_MAP: name, "labels": {name: dict(labels)}}
+    return SourceItem(reader.name, header, reader.files_of(header), header.name, options)
+
+
 def open_image(path: Path) -> ImageFile:
     """Read the header of an image file of whatever format.
 
@@ -153,9 +191,14 @@ def open_image(path: Path) -> ImageFile:
     FormatError
         When no reader of image files knows it, or the file is not what it should be.
     """
+    reader = _reader_of(path)
+    return with_sidecar(reader.open(reader.header_of(path)))
+
+
+def _reader_of(path: Path, *, isolate: bool = False) -> ImageFormat:
     for reader in _image_readers():
-        if reader.sniff(path):
-            return with_sidecar(reader.open(reader.header_of(path)))
+        if get_format(reader.name, isolate=isolate).sniff(path):
+            return reader
     raise FormatError(
         expected_got("content", expected=f"an image file ({', '.join(ENDINGS)})", got="none of them", where=path)
     )
