@@ -15,7 +15,9 @@ from mri_io import open_cohort
 
 Row = tuple[str, object, str, list[str]]
 BEFORE = {"convert": (), "calibrate": ("convert",), "embed": ("convert",)}
-FILES = 4
+FILES = 16
+ELEMENTS = {"convert": 1, "calibrate": 2, "embed": 3}
+"""Of a volume once the work is done."""
 
 
 def fork(function: Callable[[], None]) -> int:
@@ -45,7 +47,9 @@ def run(folder: Path, *, seed: int, number: int = 120) -> Iterator[Row]:
             work(earlier, sources, start_from)
         defects: list[str] = []
         cohort = folder / kind
-        killed = visible = complete = 0
+        killed = amid = visible = complete = 0
+        begun = there = FILES * len(before)
+        expected = ELEMENTS[kind] * FILES
         duration = _duration(kind, sources, start_from, folder / "timed")
         while killed < number // 3:
             if start_from.exists() and not cohort.exists():
@@ -60,21 +64,24 @@ def run(folder: Path, *, seed: int, number: int = 120) -> Iterator[Row]:
                 defects.append(f"{kind}: ended with {os.waitstatus_to_exitcode(status)} after an earlier kill")
             if (cohort / "cohort.json").is_file():
                 opened = open_cohort(cohort)
-                visible += sum(len(volume.elements()) for volume in opened.volumes())
+                found = sum(len(volume.elements()) for volume in opened.volumes())
+                visible += found
+                amid += ended and there < found < expected
+                there = found
                 defects += wrong(opened, reference)
             if not ended:  # it was done: begin anew
-                complete += 1
+                complete, there = complete + 1, begun
                 shutil.rmtree(cohort)
         if start_from.exists() and not cohort.exists():
             shutil.copytree(start_from, cohort)
         work(kind, sources, cohort)
-        expected = {"convert": 1, "calibrate": 2, "embed": 3}[kind] * FILES
         found = sum(len(volume.elements()) for volume in open_cohort(cohort).volumes())
         defects += list(wrong(open_cohort(cohort), reference))
         if found != expected:
             defects.append(f"{kind}: resumed to {found} elements instead of {expected}")
         outcome = (
-            f"{visible} elements seen after the kills, {len(defects)} wrong; resumed to the end {complete + 1} times"
+            f"{amid} after volumes of that run and before its end; {visible} elements seen, {len(defects)} wrong; "
+            f"resumed to the end {complete + 1} times"
         )
         yield f"SIGKILL during {kind}", killed, outcome, defects
 
