@@ -2,7 +2,7 @@
 
 import re
 from concurrent.futures import CancelledError
-from threading import Event
+from threading import Event, Thread
 
 import numpy as np
 import pytest
@@ -74,6 +74,47 @@ def test_a_number_that_another_process_took_meanwhile_is_left_to_it(tmp_path, mo
     assert again.count("skipped") == 3
 
 
+def test_a_file_that_another_process_converted_meanwhile_under_another_number(tmp_path, monkeypatch):
+    one, two = image(tmp_path / "sub-01_acq-a_T1w.nii.gz", 1), image(tmp_path / "sub-01_acq-b_T1w.nii.gz", 2)
+    cohort = tmp_path / "c"
+    meanwhile(monkeypatch, running, "plan_conversion", lambda: convert([two], cohort, progress=False), before=False)
+    summary = convert([two, one], cohort, progress=False)
+    assert (summary.count("skipped"), summary.count("done"), summary.failures) == (1, 1, [])
+    assert found(cohort) == {"sub-01_acq-t1w_run-1": 2, "sub-01_acq-t1w_run-2": 1}
+
+
+def test_a_file_that_another_process_converted_meanwhile_under_another_pseudonym(tmp_path, monkeypatch):
+    one, two = image(tmp_path / "p1" / "anat" / "t1.nii.gz", 1), image(tmp_path / "p2" / "anat" / "t1.nii.gz", 2)
+    cohort = tmp_path / "c"
+    meanwhile(monkeypatch, running, "plan_conversion", lambda: convert([one], cohort, progress=False), before=False)
+    assert convert([one, two], cohort, progress=False).count("skipped") == 1
+    assert sorted(found(cohort).values()) == [1, 2]
+    assert convert([one, two], cohort, progress=False).count("skipped") == 2
+
+
+@pytest.mark.parametrize("kind", ["folder", "s3"])
+def test_a_file_that_two_processes_convert_at_once_is_one_volume(tmp_path, monkeypatch, request, kind):
+    one, two = image(tmp_path / "sub-01_acq-a_T1w.nii.gz", 1), image(tmp_path / "sub-01_acq-b_T1w.nii.gz", 2)
+    cohort = tmp_path / "c" if kind == "folder" else f"{request.getfixturevalue('bucket')}/c"
+    asked, real, summaries = [], Cohort.exclusive, []
+    monkeypatch.setattr(Cohort, "exclusive", lambda self, work: asked.append(work) or real(self, work))
+    other = Thread(target=lambda: summaries.append(convert([two], cohort, progress=False)))
+
+    def begin():
+        """Let the other, which plans the number 1 for the file that has the number 2 here, come as far as it can."""
+        other.start()
+        while other.is_alive() and len(asked) < 2:
+            other.join(0.01)
+        other.join(2)
+
+    meanwhile(monkeypatch, running._Convert, "_make", begin, before=True)
+    summary = convert([two, one], cohort, progress=False)
+    other.join()
+    assert asked[0] == asked[1]
+    assert (summary.count("done"), summaries[0].count("skipped")) == (2, 1)
+    assert found(cohort) == {"sub-01_acq-t1w_run-1": 1, "sub-01_acq-t1w_run-2": 2}
+
+
 def test_numbers_that_are_always_taken_end_in_an_error(tmp_path, monkeypatch):
     source, cohort = image(tmp_path / "sub-01_acq-b_T1w.nii.gz"), tmp_path / "c"
     convert([image(tmp_path / "sub-01_acq-a_T1w.nii.gz")], cohort, progress=False)
@@ -86,9 +127,10 @@ def test_the_cohort_is_listed_once(tmp_path, monkeypatch):
     sources, cohort = [image(tmp_path / f"sub-{n}.nii.gz") for n in range(5)], tmp_path / "c"
     convert(sources[:3], cohort, progress=False)
     calls, real = [], Cohort.volume_ids
-    monkeypatch.setattr(Cohort, "volume_ids", lambda self: calls.append(self) or real(self))
+    monkeypatch.setattr(Cohort, "volume_ids", lambda self, starts=None: calls.append(starts) or real(self, starts))
     convert(sources, cohort, progress=False)
-    assert len(calls) == 1
+    assert calls.count(None) == 1
+    assert len(calls) == 3  # those that are new are looked for once more, by their names
 
 
 def test_folders_of_patients_with_files_of_one_name(tmp_path):

@@ -56,6 +56,18 @@ class SourceName:
         path = self.path.parent.resolve() / self.path.name
         return hashlib.sha256(str(path).encode()).hexdigest()
 
+    @property
+    def work(self) -> str:
+        """A name for the making of its volume, the same whatever else is converted with it."""
+        text = self.place if self.group is None else f"{self.place}:{self.group}"
+        return f"convert-{hashlib.sha256(text.encode()).hexdigest()}"
+
+    def names(self) -> "list[SourceName]":
+        """Return the source under all pseudonyms that `CohortNumbers.with_subject` may give it, its own first."""
+        place = self.identity.place
+        longer = [_after(self, folders) for folders in range(1, len(place))]
+        return [self, *(one for one in longer if one != self)] if self in longer else [self]
+
     def made(self, volume: Volume) -> bool:
         """Whether a volume was made from this source: from a file of its name, or from the very file."""
         return _Members.of({0: volume}).number(self) is not None
@@ -103,13 +115,21 @@ class _Members:
 
 
 class CohortNumbers:
-    """The ids of the volumes that a cohort has now, listed once, and those that new sources get beside them."""
+    """The ids of the volumes that a cohort has now, listed once, and those that new sources get beside them.
 
-    def __init__(self, cohort: Cohort) -> None:
+    Parameters
+    ----------
+    cohort
+        Where the volumes are.
+    of
+        The names of one source, when no others are asked for: only volumes that may be made of it are looked at.
+    """
+
+    def __init__(self, cohort: Cohort, of: Sequence[SourceName] | None = None) -> None:
         self._cohort = cohort
         self._ids: dict[str, list[int]] = {}
         self._members: dict[str, _Members] = {}
-        for volume_id in cohort.volume_ids():
+        for volume_id in cohort.volume_ids(None if of is None else [source.start for source in of]):
             start, run, number = volume_id.rpartition(_RUN)
             if number.isdigit():
                 self._ids.setdefault(start + run, []).append(int(number))
@@ -123,6 +143,11 @@ class CohortNumbers:
     def give(self, source: SourceName) -> str:
         """Return the id of the volume of a source: that it has, or a new one with the lowest free run number."""
         return f"{source.start}{self._of(source.start).give(source)}"
+
+    def find(self, source: SourceName) -> str | None:
+        """Return the id of the volume of a source, None when there is none."""
+        number = self._of(source.start).number(source)
+        return None if number is None else f"{source.start}{number}"
 
     def is_place(self, source: SourceName) -> bool:
         """Whether the cohort has a volume of this very file under the source's name."""

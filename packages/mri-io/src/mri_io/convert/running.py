@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from importlib.metadata import version
 from pathlib import Path
 from threading import Event
@@ -172,14 +172,24 @@ class _Convert:
                 raise
 
     def _convert(self, opened: Cohort, job: _Job) -> dict[str, Any]:
-        """Make the volume unless it is there; another process may have taken its number since that was planned."""
-        volume_id = job.task.volume_id
+        """Make the volume unless it is there."""
+        planned = job.task.volume_id
+        if planned in opened and job.source.made(stored := opened[planned]) and self._is_current(stored, job):
+            return {"status": "skipped", "volume": planned}
+        # Another process that converts the same file may have planned another number, or pseudonym, for it.
+        with opened.exclusive(job.source.work):
+            return self._convert_alone(opened, job)
+
+    def _convert_alone(self, opened: Cohort, job: _Job) -> dict[str, Any]:
+        """Make the volume unless it is there now, or another process has taken its number since that was planned."""
         for _ in range(MOST_NUMBERS):
-            there = volume_id in opened
-            if there and not job.source.made(opened[volume_id]):
-                volume_id = CohortNumbers(opened).give(job.source)
-                continue
-            if there and self._is_current(opened[volume_id], job):
+            numbers = CohortNumbers(opened, job.source.names())
+            known = next((name for name in job.source.names() if numbers.is_place(name)), job.source)
+            job, volume_id = replace(job, source=known), numbers.find(known)
+            there = volume_id is not None
+            if volume_id is None:
+                volume_id = job.task.volume_id if job.task.volume_id not in opened else numbers.give(known)
+            elif self._is_current(opened[volume_id], job):
                 return {"status": "skipped", "volume": volume_id}
             try:
                 self._make(opened, volume_id, job, replace=there)

@@ -3,7 +3,7 @@
 import json
 import traceback
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 from typing import Any, Literal
 
@@ -25,6 +25,7 @@ from mri_io.store.commit import NODE, flush_node, is_committed, publish
 from mri_io.store.documents import read_document, write_document
 from mri_io.store.durable import storage_errors
 from mri_io.store.element import Element
+from mri_io.store.exclusive import exclusive
 from mri_io.store.failures import Failures
 from mri_io.store.metadata import SEAL
 from mri_io.store.remote import commit as remote_commit
@@ -149,9 +150,11 @@ class Cohort:
     def _volume_path(self, volume_id: str) -> AnyPath:
         return self.volumes_path / f"{volume_id}.zarr"
 
-    def volume_ids(self) -> list[str]:
-        """Return the ids of the committed volumes, sorted."""
+    def volume_ids(self, starts: Sequence[str] | None = None) -> list[str]:
+        """Return the ids of the committed volumes, sorted; only those that begin with one of `starts` when given."""
         folders = volume_folders(self.path)
+        if starts is not None:
+            folders = [folder for folder in folders if folder.name.startswith(tuple(starts))]
         committed = map_concurrently(is_committed, folders)
         return sorted(
             folder.name.removesuffix(".zarr") for folder, there in zip(folders, committed, strict=True) if there
@@ -221,6 +224,10 @@ class Cohort:
     def __len__(self) -> int:
         """Return the number of committed volumes."""
         return len(self.volume_ids())
+
+    def exclusive(self, work: str) -> AbstractContextManager[None]:
+        """Wait until no other process does the work of this name in this cohort, and keep others from it meanwhile."""
+        return exclusive(self.volumes_path, work)
 
     @contextmanager
     def create_volume(

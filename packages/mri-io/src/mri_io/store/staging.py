@@ -17,7 +17,7 @@ from mri_io.store.commit import is_unfinished
 from mri_io.store.durable import storage_errors
 from mri_io.store.remote.paths import AnyPath, StorePath
 
-__all__ = ["OWNER", "STAGING", "clear_abandoned", "is_abandoned", "local_staging", "staging"]
+__all__ = ["OWNER", "STAGING", "WORK", "clear_abandoned", "is_abandoned", "local_staging", "staging"]
 
 fcntl: ModuleType | None
 try:
@@ -27,6 +27,8 @@ except ImportError:  # not on Windows
 
 STAGING = ".staging"
 """Folder beside the volumes, invisible to readers."""
+WORK = "work-"
+"""How the names of files in it begin that processes lock while they work; see `mri_io.store.exclusive`."""
 OWNER = ".owner"
 """File in a staging directory that its writer keeps locked for as long as it lives."""
 _GRACE_S = 60.0
@@ -85,9 +87,15 @@ def clear_abandoned(parent: Path) -> None:
 def is_abandoned(folder: Path, older_than_s: float) -> bool:
     """Whether the writer of a staging directory is dead, or on another machine and silent for so long.
 
+    A file that processes lock is abandoned when none holds it.
+
     Never true for a living writer of this machine. Where the file system has no locks the process number decides,
     and the age where there is none of this machine.
     """
+    if folder.name.startswith(WORK):
+        with suppress(FileNotFoundError), folder.open("rb+") as file:
+            return _try_lock(file) == _FREE
+        return False
     host, _, process = folder.name.partition("-")[2].rpartition("-")
     age = time.time() - _last_change(folder)
     if host == socket.gethostname() and os.name != "nt":

@@ -22,11 +22,15 @@ from mri_io.store.remote.machine import has_died, this_process
 from mri_io.store.remote.paths import StorePath
 from mri_io.store.staging import STAGING
 
-__all__ = ["Claim", "claim_of", "is_claimed", "is_expired", "server_time"]
+__all__ = ["BusyError", "Claim", "claim_of", "is_claimed", "is_expired", "server_time"]
 
 LEASE_S = 120.0
 """A claim that has not been renewed for so long has expired."""
 _ATTEMPTS = 8
+
+
+class BusyError(StoreError):
+    """Another writer is at work on a node."""
 
 
 def claim_of(raw: bytes) -> dict[str, Any] | None:
@@ -66,7 +70,8 @@ def server_time(volumes: StorePath) -> float:
 
 
 def _volumes(node: StorePath) -> StorePath:
-    return next((path for path in (node, *node.parents) if path.name.endswith(".zarr")), node).parent
+    below = (path for path in (node, *node.parents) if path.name.endswith(".zarr") or path.name == STAGING)
+    return next(below, node).parent
 
 
 def _now() -> float:
@@ -116,8 +121,10 @@ class Claim:
         ------
         ElementExistsError
             When it is committed and `replace` is false.
+        BusyError
+            When another writer holds it.
         StoreError
-            When another writer holds it, or has replaced it.
+            When another writer has replaced it.
         """
         claim = cls(folder)
         for _ in range(_ATTEMPTS):
@@ -150,7 +157,7 @@ class Claim:
             self._tag = stat.tag
             return None
         if not is_expired(found, stat, lambda: server_time(_volumes(self.folder))):
-            raise StoreError(
+            raise BusyError(
                 f"{self.folder}: another writer is at work on it: process {found.get('pid')} on {found.get('host')}, "
                 f"since {found.get('created_utc')}. Wait for it; if it has died, its claim expires after "
                 f"{float(found.get('lease_s', LEASE_S)):.0f} s."
