@@ -4,8 +4,10 @@ What no reader knows is claimed here too, last of all, so that it is refused by 
 """
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from dataclasses import dataclass, field
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -18,8 +20,10 @@ from mri_io.formats.base import Format, Identity, RawVolume, SourceItem
 __all__ = [
     "Hdf5Based",
     "Hdf5Format",
+    "Hdf5Outline",
     "found_number",
     "hdf5_layout",
+    "hdf5_outline",
     "holds_hdf5",
     "is_hdf5",
     "open_hdf5",
@@ -36,6 +40,7 @@ _MOST_PACKED = 200
 """Measured values hardly pack, undersampled ones by their acceleration; zeros pack a thousand times."""
 _LIBRARY_ERRORS = (OSError, RuntimeError, KeyError, ValueError, TypeError)
 _MOST_NAMED = 10
+_REMEMBERED = 16
 
 
 def is_hdf5(path: Path) -> bool:
@@ -80,30 +85,83 @@ def open_hdf5(path: Path) -> Iterator[h5py.File]:
         ) from error
 
 
+@dataclass(frozen=True)
+class Hdf5Outline:
+    """What is at the top of an HDF5 file, by which readers tell theirs from those of others.
+
+    Attributes
+    ----------
+    arrays
+        Of each array the number of dimensions and the kind of its dtype, as numpy has it.
+    groups
+        Of each group the members, and of those that are groups again the names in them.
+    """
+
+    arrays: Mapping[str, tuple[int, str]] = field(default_factory=dict)
+    groups: Mapping[str, Mapping[str, frozenset[str]]] = field(default_factory=dict)
+
+
+def hdf5_outline(path: Path) -> Hdf5Outline | None:
+    """Return what is at the top of an HDF5 file, nothing where it cannot be opened; None where it is no HDF5 file.
+
+    Every reader asks this of a file in turn: it is remembered as long as the file is the same.
+    """
+    if not is_hdf5(path):
+        return None
+    try:
+        stat = path.stat()
+        return _outline(path, (stat.st_dev, stat.st_ino, stat.st_size, stat.st_mtime_ns))
+    except _LIBRARY_ERRORS:
+        return Hdf5Outline()
+
+
+@lru_cache(_REMEMBERED)
+def _outline(path: Path, identity: tuple[int, ...]) -> Hdf5Outline:
+    arrays: dict[str, tuple[int, str]] = {}
+    groups: dict[str, dict[str, frozenset[str]]] = {}
+    with h5py.File(path) as file:
+        for name in file:
+            found = file.get(name)
+            if isinstance(found, h5py.Dataset):
+                arrays[name] = (len(found.shape or ()), _kind(found))
+            elif isinstance(found, h5py.Group):
+                groups[name] = {member: _names(found, member) for member in found}
+    return Hdf5Outline(arrays, groups)
+
+
+def _kind(array: h5py.Dataset) -> str:
+    try:
+        return str(array.dtype.kind)
+    except _LIBRARY_ERRORS:  # a type that numpy has not
+        return ""
+
+
+def _names(group: h5py.Group, member: str) -> frozenset[str]:
+    try:
+        return frozenset(group[member] if group.get(member, getclass=True) is h5py.Group else ())
+    except _LIBRARY_ERRORS:  # damaged; its reader says so
+        return frozenset()
+
+
 def hdf5_layout(path: Path) -> str | None:
     """Return the name of the reader that knows an HDF5 file by what is in it.
 
     It is ``"hdf5"`` where none does or the file cannot be opened, and None where it is no HDF5 file.
     """
-    if not is_hdf5(path):
-        return None
-    try:
-        with h5py.File(path) as file:
-            return _layout(file)
-    except _LIBRARY_ERRORS:
-        return Hdf5Format.name
+    outline = hdf5_outline(path)
+    return None if outline is None else _layout(outline)
 
 
-def _layout(file: h5py.File) -> str:
-    if any(isinstance(file.get(key), h5py.Group) and "xml" in file[key] for key in file):
+def _layout(outline: Hdf5Outline) -> str:
+    names = outline.arrays.keys() | outline.groups.keys()
+    if any("xml" in members for members in outline.groups.values()):
         return "ismrmrd"
-    if "kspace" not in file:
+    if "kspace" not in names:
         return Hdf5Format.name
-    kspace = file["kspace"]
-    ndim = len(getattr(kspace, "shape", ()))
-    if ndim == 5 and {"maps", "target"} <= file.keys():
+    ndim, kind = outline.arrays.get("kspace", (0, ""))
+    if ndim == 5 and {"maps", "target"} <= names:
         return "skm-tea"
-    if ndim == 4 and kspace.dtype.kind == "f" and "ismrmrd_header" not in file:
+    if ndim == 4 and kind == "f" and "ismrmrd_header" not in names:
         return "cc359"
     return "fastmri"
 

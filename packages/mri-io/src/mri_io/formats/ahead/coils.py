@@ -3,12 +3,11 @@
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 
-import h5py
 import numpy as np
 
 from mri_io.errors import FormatError, expected_got
 from mri_io.formats.base import RawElement
-from mri_io.formats.hdf5 import is_hdf5, open_hdf5, stored_array
+from mri_io.formats.hdf5 import hdf5_outline, open_hdf5, stored_array
 
 __all__ = ["coil_maps", "is_coil_maps"]
 
@@ -18,13 +17,8 @@ BLOCK_BYTES = 64 * 2**20
 
 def is_coil_maps(path: Path) -> bool:
     """Whether a file holds the two arrays."""
-    if not is_hdf5(path):
-        return False
-    try:
-        with h5py.File(path) as file:
-            return all(isinstance(file.get(name), h5py.Dataset) for name in PARTS)
-    except (OSError, RuntimeError, KeyError):
-        return False
+    outline = hdf5_outline(path)
+    return outline is not None and outline.arrays.keys() >= set(PARTS)
 
 
 def coil_maps(path: Path, sizes: Mapping[str, int]) -> RawElement:

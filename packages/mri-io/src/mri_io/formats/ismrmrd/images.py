@@ -1,9 +1,8 @@
 """Images in ISMRMRD files: stacks of slices with their affine."""
 
 import re
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
-from typing import Any
 
 import h5py
 import ismrmrd
@@ -14,16 +13,16 @@ from mri_io.formats.base import RawElement
 from mri_io.formats.hdf5 import open_hdf5, stored_array
 from mri_io.formats.ismrmrd.geometry import affine_of
 
-__all__ = ["image_elements", "is_image_group"]
+__all__ = ["holds_images", "image_elements"]
 
 _PLAIN = re.compile(r"image_?[0-9]{1,6}")
 _SERIES = (("set", "set"), ("repetition", "frame"), ("phase", "frame"), ("contrast", "echo"))
 _KINDS = {0: "magnitude", ismrmrd.IMTYPE_MAGNITUDE: "magnitude", ismrmrd.IMTYPE_COMPLEX: "complex"}
 
 
-def is_image_group(group: Any) -> bool:
-    """Whether an HDF5 object holds ISMRMRD images."""
-    return isinstance(group, h5py.Group) and {"header", "attributes", "data"} <= set(group)
+def holds_images(names: Iterable[str]) -> bool:
+    """Whether a group with members of these names holds ISMRMRD images."""
+    return {"header", "attributes", "data"} <= set(names)
 
 
 def image_elements(path: Path, group: str, kind: str) -> tuple[list[RawElement], dict[str, str]]:
@@ -39,7 +38,7 @@ def image_elements(path: Path, group: str, kind: str) -> tuple[list[RawElement],
     elements, left_out = [], {}
     with open_hdf5(path) as file:
         place = file.get(group, {})
-        names = sorted(name for name in place if is_image_group(place[name]))
+        names = sorted(name for name in place if isinstance(place[name], h5py.Group) and holds_images(place[name]))
         for number, name in enumerate(names):
             stored = name.replace("_", "-") if _PLAIN.fullmatch(name) else f"other-{number}"
             found = _element(file, path, f"{group}/{name}", f"{kind}/{stored}")

@@ -4,16 +4,15 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-import h5py
 import numpy as np
 
 from mri_io.errors import FormatError, expected_got
 from mri_io.formats.base import Identity, RawElement, RawVolume, SourceItem, identify, plain
-from mri_io.formats.hdf5 import Hdf5Based, is_hdf5
+from mri_io.formats.hdf5 import Hdf5Based, hdf5_outline
 from mri_io.formats.ismrmrd.acquisitions import BATCH_BYTES, open_acquisitions, read_xml
 from mri_io.formats.ismrmrd.cartesian import Grid, acquired_mask, make_grid
 from mri_io.formats.ismrmrd.geometry import scan_affine
-from mri_io.formats.ismrmrd.images import image_elements, is_image_group
+from mri_io.formats.ismrmrd.images import holds_images, image_elements
 from mri_io.formats.ismrmrd.noise import noise_element, whitening_of
 from mri_io.formats.ismrmrd.noncartesian import make_shots
 from mri_io.formats.ismrmrd.scan import Scan, sort_scan
@@ -151,11 +150,6 @@ class IsmrmrdFormat(Hdf5Based):
 
 def data_sets(path: Path) -> list[str]:
     """Return the groups of a file that are ISMRMRD data sets, with a header or with images; none of other files."""
-    if not is_hdf5(path):
-        return []
-    try:
-        with h5py.File(path) as file:
-            groups = [key for key in file if isinstance(file.get(key), h5py.Group)]
-            return [key for key in groups if "xml" in file[key] or any(is_image_group(file[key][n]) for n in file[key])]
-    except (OSError, RuntimeError, KeyError):
-        return []
+    outline = hdf5_outline(path)
+    groups = {} if outline is None else outline.groups
+    return [name for name, members in groups.items() if "xml" in members or any(map(holds_images, members.values()))]
