@@ -5,14 +5,8 @@ from typing import Annotated
 
 import typer
 
-Cohort = Annotated[str, typer.Argument(help="Folder or URL of the cohort.")]
-Cache = Annotated[
-    str | None,
-    typer.Option(
-        "--cache", help="Of a URL: keep what is read in DIR[:SIZE], e.g. /scratch/mri:200G [MRI_IO_CACHE; 10G]."
-    ),
-]
-Scheduler = Annotated[str, typer.Option(help="sync, local[:N], slurm[:N] or tcp://host:port.")]
+from mri_io import options
+
 Json = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 
 
@@ -22,7 +16,7 @@ def convert(
     ] = None,
     cohort: Annotated[str | None, typer.Argument(help="Folder or URL of the cohort; made when there is none.")] = None,
     labels: Annotated[Path | None, typer.Option(help="Folder of label maps STEM_NAME.nii.gz.")] = None,
-    scheduler: Scheduler = "sync",
+    scheduler: options.Scheduler = "sync",
     format: Annotated[
         str, typer.Option(help="Name of a reader; auto finds it from the content, list prints all.")
     ] = "auto",
@@ -62,10 +56,10 @@ def prep(
     cohort: Annotated[str, typer.Argument(help="Folder or URL of the cohort; list alone prints all steps.")],
     step: Annotated[str | None, typer.Argument(help="Name of the step.")] = None,
     set_: Annotated[list[str] | None, typer.Option("--set", help="Option of the step: key=value; repeat.")] = None,
-    volume: Annotated[list[str] | None, typer.Option(help="Volume id; repeat for several [all].")] = None,
-    split: Annotated[str | None, typer.Option(help="Name of the split of --part [default].")] = None,
-    part: Annotated[str | None, typer.Option(help="Part of the split [all volumes].")] = None,
-    scheduler: Scheduler = "sync",
+    volume: options.Volumes = None,
+    split: options.PartSplit = None,
+    part: options.Part = None,
+    scheduler: options.Scheduler = "sync",
 ) -> None:
     """Run a preparation step of an installed package on the volumes of a cohort; continues where it was interrupted."""
     from mri_io.config import load_config
@@ -85,7 +79,7 @@ def prep(
 
 
 def migrate(
-    cohort: Cohort,
+    cohort: options.Cohort,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="List only.")] = False,
 ) -> None:
     """Bring metadata that older releases wrote to the present version of the store; data are not touched."""
@@ -97,7 +91,7 @@ def migrate(
     typer.echo(report)
 
 
-def ls(cohort: Cohort, as_json: Json = False) -> None:
+def ls(cohort: options.Cohort, as_json: Json = False) -> None:
     """List the volumes of a cohort with their elements."""
     from mri_io.describe import list_volumes, print_json, print_listing
 
@@ -139,7 +133,7 @@ def verify(
 
 
 def gc(
-    cohort: Cohort,
+    cohort: options.Cohort,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="List only.")] = False,
 ) -> None:
     """Remove what killed writers left behind."""
@@ -151,7 +145,7 @@ def gc(
     typer.echo(f"{len(removed)} {'would be ' if dry_run else ''}removed")
 
 
-def index(cohort: Cohort) -> None:
+def index(cohort: options.Cohort) -> None:
     """Rebuild the index of a cohort, index.jsonl."""
     from mri_io.store import build_index, open_cohort
 
@@ -159,12 +153,12 @@ def index(cohort: Cohort) -> None:
 
 
 def split(
-    cohort: Cohort,
+    cohort: options.Cohort,
     train: Annotated[float, typer.Option(help="Share of subjects (below 1) or their number.")] = 0.8,
     val: Annotated[float, typer.Option(help="Share or number of subjects for validation.")] = 0.1,
     test: Annotated[float, typer.Option(help="Share or number of subjects for testing.")] = 0.1,
     seed: Annotated[int, typer.Option(help="Seed of the shuffle.")] = 0,
-    name: Annotated[str, typer.Option(help="Name of the split.")] = "default",
+    name: options.Split = "default",
 ) -> None:
     """Divide the subjects of a cohort into train, val and test."""
     from mri_io.describe import split_sizes
@@ -185,13 +179,13 @@ def split(
 
 
 def stats(
-    cohort: Cohort,
+    cohort: options.Cohort,
     elements: Annotated[
         list[str] | None,
         typer.Option("--element", help="Element; repeat for several [all images and reconstructions]."),
     ] = None,
     split: Annotated[str, typer.Option(help="Name of the split; its training part is used.")] = "default",
-    cache: Cache = None,
+    cache: options.Cache = None,
 ) -> None:
     """Compute intensity statistics over the training part of a split."""
     from mri_io.describe import image_elements, print_statistics
@@ -210,7 +204,7 @@ def export(
         str | None,
         typer.Option(help="Of complex images: magnitude, phase, real, imag or complex [magnitude; for bart complex]."),
     ] = None,
-    volume: Annotated[list[str] | None, typer.Option(help="Volume id; repeat for several [all].")] = None,
+    volume: options.Volumes = None,
     subjects: Annotated[
         str | None, typer.Option(help="train, val or test: only that part of the split [all volumes].")
     ] = None,
@@ -230,7 +224,7 @@ def export(
     skip_existing: Annotated[
         bool, typer.Option("--skip-existing", help="Keep files that exist, and write those that are missing.")
     ] = False,
-    cache: Cache = None,
+    cache: options.Cache = None,
 ) -> None:
     """Write an element of the volumes as files for other tools: NIfTI, PNG, BART, ..."""
     if format == "list":
@@ -268,7 +262,7 @@ def export(
 
 
 def resample(
-    cohort: Cohort,
+    cohort: options.Cohort,
     element: Annotated[str, typer.Argument(help="Image, reconstruction, map or label map, e.g. qmap/adc.")],
     to: Annotated[str | None, typer.Option(help="Element of the same volume whose grid is taken.")] = None,
     spacing: Annotated[str | None, typer.Option(help="In place of --to: voxel sizes x,y,slice in mm.")] = None,
@@ -278,10 +272,10 @@ def resample(
     ] = None,
     name: Annotated[str | None, typer.Option(help="Name of the result [ELEMENT-to-OTHER].")] = None,
     volume: Annotated[list[str] | None, typer.Option(help="Volume id; repeat for several [all with ELEMENT].")] = None,
-    split: Annotated[str | None, typer.Option(help="Name of the split of --part [default].")] = None,
-    part: Annotated[str | None, typer.Option(help="Part of the split [all volumes].")] = None,
-    scheduler: Scheduler = "sync",
-    replace: Annotated[bool, typer.Option("--replace", help="Replace results that exist.")] = False,
+    split: options.PartSplit = None,
+    part: options.Part = None,
+    scheduler: options.Scheduler = "sync",
+    replace: options.Replace = False,
 ) -> None:
     """Bring an element of every volume to another grid; label maps keep the volume of each structure."""
     from mri_io.resampling import parse_spacing
@@ -305,11 +299,11 @@ def resample(
 
 
 def report(
-    cohort: Cohort,
+    cohort: options.Cohort,
     out: Annotated[Path | None, typer.Option(help="The HTML file [COHORT/report.html].")] = None,
     volume: Annotated[list[str] | None, typer.Option(help="Volume to show; repeat for several.")] = None,
     slice: Annotated[int | None, typer.Option(help="Slice to show, counted from 0 [the middle one].")] = None,
-    cache: Cache = None,
+    cache: options.Cache = None,
 ) -> None:
     """Write a self-contained HTML page: images, errors, labels, metrics, curves, provenance."""
     from mri_io.report import write_report

@@ -5,20 +5,19 @@ from typing import Annotated
 
 import typer
 
-app = typer.Typer(help="Reconstruction and segmentation, end to end: train, run, evaluate.", no_args_is_help=True)
+from mri_io import options
+from mri_recon import mask_options
 
-CohortArgument = Annotated[str, typer.Argument(help="Folder or URL of the cohort.")]
-SplitOption = Annotated[str, typer.Option(help="Name of the split.")]
-ChosenSplitOption = Annotated[str | None, typer.Option(help="Name of the split of --part [default].")]
+app = typer.Typer(help="Reconstruction and segmentation, end to end: train, run, evaluate.", no_args_is_help=True)
 
 
 @app.command()
 def train(
-    cohort: CohortArgument,
-    config: Annotated[Path | None, typer.Option(help="Run configuration, YAML.")] = None,
-    set_: Annotated[list[str] | None, typer.Option("--set", help="Override a field: a.b=value.")] = None,
+    cohort: options.Cohort,
+    config: options.Config = None,
+    set_: options.Set = None,
     out: Annotated[Path | None, typer.Option(help="Folder of the run [COHORT/runs/joint].")] = None,
-    print_config: Annotated[bool, typer.Option("--print-config", help="Print the configuration only.")] = False,
+    print_config: options.PrintConfig = False,
 ) -> None:
     """Fine-tune two networks together, or one of them through the other; an interrupted run is continued."""
     from mri_io.config import dump_config
@@ -36,24 +35,19 @@ def train(
 
 @app.command()
 def run(
-    cohort: CohortArgument,
+    cohort: options.Cohort,
     checkpoint: Annotated[Path, typer.Option(help="model.ckpt of a joint run.")],
-    mask: Annotated[
-        str | None,
-        typer.Option(help="none, a stored mask, or equispaced, equispaced-fraction, random [acquired, or none]."),
-    ] = None,
-    acceleration: Annotated[float | None, typer.Option(help="Of a mask that is made [4].")] = None,
-    center_fraction: Annotated[
-        float | None, typer.Option(help="Fully sampled share of a mask that is made [0.08].")
-    ] = None,
-    mask_seed: Annotated[int | None, typer.Option(help="Seed of a mask that is made [0].")] = None,
+    mask: mask_options.Mask = None,
+    acceleration: mask_options.Acceleration = None,
+    center_fraction: mask_options.CenterFraction = None,
+    mask_seed: mask_options.MaskSeed = None,
     maps: Annotated[str | None, typer.Option(help="Coil maps sens/NAME [those of the training].")] = None,
     name: Annotated[str | None, typer.Option(help="The results are recon/NAME and seg/NAME.")] = None,
-    split: ChosenSplitOption = None,
-    part: Annotated[str | None, typer.Option(help="Part of the split [all volumes].")] = None,
-    scheduler: Annotated[str, typer.Option(help="sync, local[:N], slurm[:N] or tcp://host:port.")] = "sync",
-    device: Annotated[str, typer.Option(help="cpu, cuda, cuda:1, ...")] = "cpu",
-    replace: Annotated[bool, typer.Option("--replace", help="Replace results that exist.")] = False,
+    split: options.PartSplit = None,
+    part: options.Part = None,
+    scheduler: options.Scheduler = "sync",
+    device: options.Device = "cpu",
+    replace: options.Replace = False,
 ) -> None:
     """Reconstruct and segment volumes with a jointly trained network; the checkpoint is all it needs."""
     from mri_joint.run import run as run_network
@@ -77,16 +71,16 @@ def run(
 
 @app.command()
 def evaluate(
-    cohort: CohortArgument,
+    cohort: options.Cohort,
     methods: Annotated[
         list[str] | None,
         typer.Option(help="NAME=recon/IMAGE+seg/LABELS; repeat for every method, control and oracle."),
     ] = None,
     reference: Annotated[str, typer.Option(help="Element with the true image.")] = "recon/reference",
     labels: Annotated[str, typer.Option(help="Element with the true labels.")] = "seg/tissue",
-    split: SplitOption = "default",
+    split: options.Split = "default",
     part: Annotated[str, typer.Option(help="Part of the split; all for all volumes.")] = "test",
-    name: Annotated[str, typer.Option(help="Name of the evaluation.")] = "joint",
+    name: options.EvaluationName = "joint",
 ) -> None:
     """Put image quality, overlap and image quality within the labels of several methods into one table."""
     from mri_io.evaluation_tables import print_evaluation

@@ -5,32 +5,26 @@ from typing import Annotated, Literal
 
 import typer
 
-app = typer.Typer(help="Reconstruct images from k-space: calibrate, run, train, evaluate.", no_args_is_help=True)
+from mri_io import options
+from mri_recon import mask_options
 
-CohortArgument = Annotated[str, typer.Argument(help="Folder or URL of the cohort.")]
-SplitOption = Annotated[str, typer.Option(help="Name of the split.")]
-ChosenSplitOption = Annotated[str | None, typer.Option(help="Name of the split of --part [default].")]
-PartOption = Annotated[str | None, typer.Option(help="Part of the split [all volumes].")]
-SchedulerOption = Annotated[str, typer.Option(help="sync, local[:N], slurm[:N] or tcp://host:port.")]
-DeviceOption = Annotated[str, typer.Option(help="cpu, cuda, cuda:1, ...")]
-ReplaceOption = Annotated[bool, typer.Option("--replace", help="Replace results that exist.")]
-SetOption = Annotated[list[str] | None, typer.Option("--set", help="Override a field: a.b=value.")]
+app = typer.Typer(help="Reconstruct images from k-space: calibrate, run, train, evaluate.", no_args_is_help=True)
 
 
 @app.command()
 def calibrate(
-    cohort: CohortArgument,
+    cohort: options.Cohort,
     method: Annotated[str, typer.Option(help="espirit.")] = "espirit",
     mask: Annotated[
         str | None, typer.Option(help="Stored mask: use only its central lines [acquired, or everything].")
     ] = None,
     name: Annotated[str | None, typer.Option(help="The result is sens/NAME [the method].")] = None,
-    set_: SetOption = None,
-    split: ChosenSplitOption = None,
-    part: PartOption = None,
-    scheduler: SchedulerOption = "sync",
-    device: DeviceOption = "cpu",
-    replace: ReplaceOption = False,
+    set_: options.Set = None,
+    split: options.PartSplit = None,
+    part: options.Part = None,
+    scheduler: options.Scheduler = "sync",
+    device: options.Device = "cpu",
+    replace: options.Replace = False,
 ) -> None:
     """Estimate coil sensitivity maps from the centre of k-space."""
     from mri_io.config import load_config
@@ -56,26 +50,21 @@ def calibrate(
 
 @app.command()
 def run(
-    cohort: CohortArgument,
+    cohort: options.Cohort,
     method: Annotated[str | None, typer.Option(help="zero-filled or cg-sense.")] = None,
     checkpoint: Annotated[Path | None, typer.Option(help="model.ckpt of a run, in place of a method.")] = None,
-    mask: Annotated[
-        str | None,
-        typer.Option(help="none, a stored mask, or equispaced, equispaced-fraction, random [acquired, or none]."),
-    ] = None,
-    acceleration: Annotated[float | None, typer.Option(help="Of a mask that is made [4].")] = None,
-    center_fraction: Annotated[
-        float | None, typer.Option(help="Fully sampled share of a mask that is made [0.08].")
-    ] = None,
-    mask_seed: Annotated[int | None, typer.Option(help="Seed of a mask that is made [0].")] = None,
+    mask: mask_options.Mask = None,
+    acceleration: mask_options.Acceleration = None,
+    center_fraction: mask_options.CenterFraction = None,
+    mask_seed: mask_options.MaskSeed = None,
     maps: Annotated[str | None, typer.Option(help="Coil maps sens/NAME; none: root sum of squares.")] = None,
-    set_: SetOption = None,
+    set_: options.Set = None,
     name: Annotated[str | None, typer.Option(help="The result is recon/NAME.")] = None,
-    split: ChosenSplitOption = None,
-    part: PartOption = None,
-    scheduler: SchedulerOption = "sync",
-    device: DeviceOption = "cpu",
-    replace: ReplaceOption = False,
+    split: options.PartSplit = None,
+    part: options.Part = None,
+    scheduler: options.Scheduler = "sync",
+    device: options.Device = "cpu",
+    replace: options.Replace = False,
 ) -> None:
     """Reconstruct by a classical method or a trained network."""
     from mri_io.config import load_config
@@ -106,11 +95,11 @@ def run(
 
 @app.command()
 def train(
-    cohort: CohortArgument,
-    config: Annotated[Path | None, typer.Option(help="Run configuration, YAML.")] = None,
-    set_: SetOption = None,
+    cohort: options.Cohort,
+    config: options.Config = None,
+    set_: options.Set = None,
     out: Annotated[Path | None, typer.Option(help="Folder of the run [COHORT/runs/recon].")] = None,
-    print_config: Annotated[bool, typer.Option("--print-config", help="Print the configuration only.")] = False,
+    print_config: options.PrintConfig = False,
 ) -> None:
     """Train a network on fully sampled data, masked anew for every sample; continues an interrupted run."""
     from mri_io.config import dump_config, load_config
@@ -128,10 +117,10 @@ def train(
 
 @app.command()
 def evaluate(
-    cohort: CohortArgument,
+    cohort: options.Cohort,
     reference: Annotated[str, typer.Option(help="Element taken as true.")] = "recon/reference",
-    methods: Annotated[list[str] | None, typer.Option(help="Element to compare; repeat for several.")] = None,
-    split: SplitOption = "default",
+    methods: options.Methods = None,
+    split: options.Split = "default",
     part: Annotated[str, typer.Option(help="Part of the split; all for all volumes.")] = "test",
     region: Annotated[
         Literal["all", "head"], typer.Option(help="The whole image, or where the reference shows the object.")
@@ -139,7 +128,7 @@ def evaluate(
     scale: Annotated[
         Literal["none", "least-squares"], typer.Option(help="Factor on each volume before it is compared.")
     ] = "none",
-    name: Annotated[str, typer.Option(help="Name of the evaluation.")] = "reconstruction",
+    name: options.EvaluationName = "reconstruction",
 ) -> None:
     """Measure PSNR, SSIM and NMSE against a reference."""
     from mri_io.evaluation_tables import print_evaluation

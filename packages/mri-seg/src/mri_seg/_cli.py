@@ -5,20 +5,18 @@ from typing import Annotated
 
 import typer
 
-app = typer.Typer(help="Segment images and reconstructions: train, run, evaluate.", no_args_is_help=True)
+from mri_io import options
 
-CohortArgument = Annotated[str, typer.Argument(help="Folder or URL of the cohort.")]
-SplitOption = Annotated[str, typer.Option(help="Name of the split.")]
-ChosenSplitOption = Annotated[str | None, typer.Option(help="Name of the split of --part [default].")]
+app = typer.Typer(help="Segment images and reconstructions: train, run, evaluate.", no_args_is_help=True)
 
 
 @app.command()
 def train(
-    cohort: CohortArgument,
-    config: Annotated[Path | None, typer.Option(help="Run configuration, YAML.")] = None,
-    set_: Annotated[list[str] | None, typer.Option("--set", help="Override a field: a.b=value.")] = None,
+    cohort: options.Cohort,
+    config: options.Config = None,
+    set_: options.Set = None,
     out: Annotated[Path | None, typer.Option(help="Folder of the run [COHORT/runs/seg].")] = None,
-    print_config: Annotated[bool, typer.Option("--print-config", help="Print the configuration only.")] = False,
+    print_config: options.PrintConfig = False,
 ) -> None:
     """Train a network on images and their label maps; an interrupted run is continued."""
     from mri_io.config import dump_config, load_config
@@ -36,18 +34,18 @@ def train(
 
 @app.command()
 def run(
-    cohort: CohortArgument,
+    cohort: options.Cohort,
     checkpoint: Annotated[Path, typer.Option(help="model.ckpt of a run.")],
     input: Annotated[
         list[str] | None, typer.Option(help="Element to segment instead of the one trained on; once per channel.")
     ] = None,
     name: Annotated[str | None, typer.Option(help="The result is seg/NAME.")] = None,
-    split: ChosenSplitOption = None,
-    part: Annotated[str | None, typer.Option(help="Part of the split [all volumes].")] = None,
+    split: options.PartSplit = None,
+    part: options.Part = None,
     window: Annotated[tuple[int, int] | None, typer.Option(help="Size of sliding windows [whole slices].")] = None,
-    device: Annotated[str, typer.Option(help="cpu, cuda, cuda:1, ...")] = "cpu",
-    scheduler: Annotated[str, typer.Option(help="sync, local[:N], slurm[:N] or tcp://host:port.")] = "sync",
-    replace: Annotated[bool, typer.Option("--replace", help="Replace results that exist.")] = False,
+    device: options.Device = "cpu",
+    scheduler: options.Scheduler = "sync",
+    replace: options.Replace = False,
 ) -> None:
     """Segment volumes with a trained network; the checkpoint is all it needs."""
     from mri_seg.run import run as run_network
@@ -70,12 +68,12 @@ def run(
 
 @app.command()
 def evaluate(
-    cohort: CohortArgument,
+    cohort: options.Cohort,
     reference: Annotated[str, typer.Option(help="Element with the true labels.")] = "seg/tissue",
-    methods: Annotated[list[str] | None, typer.Option(help="Element to compare; repeat for several.")] = None,
-    split: SplitOption = "default",
+    methods: options.Methods = None,
+    split: options.Split = "default",
     part: Annotated[str | None, typer.Option(help="Part of the split; 'all' for all volumes.")] = "test",
-    name: Annotated[str, typer.Option(help="Name of the evaluation.")] = "segmentation",
+    name: options.EvaluationName = "segmentation",
 ) -> None:
     """Measure Dice, IoU, HD95 and ASD per class against a reference."""
     from mri_io.evaluation_tables import print_evaluation
