@@ -2,7 +2,7 @@
 
 import traceback
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -153,13 +153,28 @@ def export_cohort(
         return _export_data_set(
             exporter, opened, items, folder, replace=replace, skip_existing=skip_existing, progress=progress
         )
-    exporter = _of_elements(exporter)
+    return _export_elements(
+        _of_elements(exporter), items, damaged, folder, replace=replace, skip_existing=skip_existing, progress=progress
+    )
+
+
+def _export_elements(
+    exporter: ElementExporter,
+    items: Sequence[ExportItem],
+    damaged: Mapping[str, MriError],
+    folder: Path,
+    *,
+    replace: bool,
+    skip_existing: bool,
+    progress: bool,
+) -> ExportSummary:
+    """Export each item to files of its own; raise the first of the errors, also of `damaged` volumes, when all fail."""
     planned, refused = _plan(exporter, items, folder)
     _check_distinct(planned)
     if not skip_existing:
         check_absent([target for _, targets in planned for target in targets], replace=replace)
-    summary = ExportSummary("export")
     errors: dict[str, Exception] = {**damaged, **refused}
+    summary = ExportSummary("export")
     with progress_report(len(planned), "export", shown=progress) as advance:
         for item, targets in planned:
             volume_id = item.element.volume_id
@@ -189,6 +204,7 @@ def _export_data_set(
     skip_existing: bool,
     progress: bool,
 ) -> ExportSummary:
+    """Export all items as one data set, whole or not at all."""
     target = folder / exporter.folder_name(cohort, items)
     if skip_existing and target.exists():
         return ExportSummary("export", [{"status": "skipped", "files": []}])
