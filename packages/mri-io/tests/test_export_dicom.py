@@ -13,34 +13,17 @@ from mri_io.export.dicom_seg import segment_code
 from mri_io.formats import find_items, get_format
 from mri_io.schema import Header, Provenance
 from mri_io.store import create_cohort, open_cohort
+from mri_io.testing.affines import ORIENTATIONS, affine
 from mri_io.testing.dicom_files import PLANTED, uid, write_enhanced, write_series
 
 SHAPE = (5, 6, 7)
 TO_LPS = np.diag([-1.0, -1, 1, 1])
 
-
-def rotation(a, b, c):
-    ca, sa, cb, sb, cc, sc = np.cos(a), np.sin(a), np.cos(b), np.sin(b), np.cos(c), np.sin(c)
-    return (
-        np.array([[1, 0, 0], [0, ca, -sa], [0, sa, ca]])
-        @ np.array([[cb, 0, sb], [0, 1, 0], [-sb, 0, cb]])
-        @ np.array([[cc, -sc, 0], [sc, cc, 0], [0, 0, 1]])
-    )
-
-
-def affine(matrix, offset):
-    full = np.eye(4)
-    full[:3, :3], full[:3, 3] = matrix, offset
-    return full
-
-
 AFFINES = {
+    **ORIENTATIONS,
     "axial": affine(np.diag([1.5, 1.2, 4]), (-90, -126, -72)),
     "left-handed": affine(np.diag([-1.5, 1.2, 4]), (90, -126, -72)),
-    "sagittal": affine(np.array([[0, 0, -4], [-1.1, 0, 0], [0, -1.3, 0]]), (31, 120, 90)),
     "coronal": affine(np.array([[-1.1, 0, 0], [0, 0, 3], [0, -1.3, 0]]), (100, 50, 90)),
-    "oblique": affine(rotation(0.3, -0.2, 0.7) @ np.diag([-0.8, -1.1, 5]), (12.5, -30.25, 7)),
-    "oblique and flipped": affine(rotation(2.1, 0.4, -1.2) @ np.diag([0.8, 1.1, -5]), (-1, 0.5, 100)),
 }
 LABELS = np.zeros(SHAPE, np.uint8)
 LABELS[1:3, 2:4, 1:6], LABELS[2:4, 4, 3:] = 1, 4

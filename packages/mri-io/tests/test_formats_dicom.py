@@ -21,33 +21,15 @@ from mri_io.convert import convert
 from mri_io.errors import FormatError
 from mri_io.formats import find_items, get_format
 from mri_io.store import open_cohort
+from mri_io.testing.affines import ORIENTATIONS, affine
 from mri_io.testing.dicom_files import PLANTED, uid, write_enhanced, write_seg, write_series
 from mri_io.testing.raw_files import PATIENT
-
-
-def rotation(a, b, c):
-    ca, sa, cb, sb, cc, sc = np.cos(a), np.sin(a), np.cos(b), np.sin(b), np.cos(c), np.sin(c)
-    return (
-        np.array([[1, 0, 0], [0, ca, -sa], [0, sa, ca]])
-        @ np.array([[cb, 0, sb], [0, 1, 0], [-sb, 0, cb]])
-        @ np.array([[cc, -sc, 0], [sc, cc, 0], [0, 0, 1]])
-    )
-
-
-def affine(matrix, offset):
-    full = np.eye(4)
-    full[:3, :3], full[:3, 3] = matrix, offset
-    return full
-
 
 # Voxel (x, y, slice) to RAS+; those with a negative determinant have slices against the normal of their images.
 AFFINES = {
     "axial": affine(np.diag([-1.5, -1.2, 4]), (90, 126, -72)),
     "axial downwards": affine(np.diag([-1.5, -1.2, -4]), (90, 126, 72)),
-    "sagittal": affine(np.array([[0, 0, -4], [-1.1, 0, 0], [0, -1.3, 0]]), (31, 120, 90)),
-    "coronal": affine(np.array([[-1.1, 0, 0], [0, 0, -3], [0, -1.3, 0]]), (100, 50, 90)),
-    "oblique": affine(rotation(0.3, -0.2, 0.7) @ np.diag([-0.8, -1.1, 5]), (12.5, -30.25, 7)),
-    "oblique and flipped": affine(rotation(2.1, 0.4, -1.2) @ np.diag([0.8, 1.1, -5]), (-1, 0.5, 100)),
+    **ORIENTATIONS,
 }
 AXIAL = AFFINES["axial"]
 SHAPE = (5, 6, 7)
