@@ -10,7 +10,10 @@ from mri_seg.config import RunConfig
 from mri_seg.networks import SegmentationNetwork, build_run_network
 from mri_seg.types import ImageBatch, LabelBatch
 
-__all__ = ["load_network", "predict"]
+__all__ = ["BATCH_SIZE", "load_network", "predict"]
+
+BATCH_SIZE = 8
+"""Slices or windows at once."""
 
 
 def load_network(
@@ -42,7 +45,7 @@ def predict(
     *,
     window: tuple[int, int] | None = None,
     overlap: float = 0.25,
-    batch_size: int = 8,
+    batch_size: int = BATCH_SIZE,
 ) -> LabelBatch:
     """Return the most likely label of every pixel.
 

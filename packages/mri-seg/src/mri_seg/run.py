@@ -12,6 +12,7 @@ from mri_io.torch import check_device
 from mri_seg.data import magnitude_channels
 from mri_seg.errors import ConfigError
 from mri_seg.inference import load_network, predict
+from mri_seg.memory import segmentation_memory
 
 __all__ = ["run"]
 
@@ -108,11 +109,27 @@ def run(
         When no volume is chosen.
     """
     check_device(device, scheduler)
-    _, config, _ = load_network(checkpoint)
+    config = load_network(checkpoint)[1]
     chosen = inputs or config.data.inputs
     target = name or f"{config.model.name}-{chosen[0].partition('/')[2]}"
     result_path("seg", target)
     work = _SegmentVolume(
         Path(checkpoint).resolve(), target, {"inputs": inputs, "window": window, "device": device}, replace=replace
     )
-    return prepare_cohort(cohort, work, split=split, part=part, scheduler=scheduler, description=f"segment {target}")
+    labels, weights = len(config.labels or ()) + 1, Path(checkpoint).stat().st_size
+
+    def memory(volume: Volume) -> int:
+        shape, channels = volume[chosen[0]].shape, len(chosen)
+        return segmentation_memory(
+            shape, config.model, labels=labels, channels=channels, window=window, weights=weights
+        )
+
+    return prepare_cohort(
+        cohort,
+        work,
+        split=split,
+        part=part,
+        scheduler=scheduler,
+        description=f"segment {target}",
+        memory=memory,
+    )
