@@ -16,7 +16,8 @@ pytestmark = [
 
 def test_classical_reconstructions_agree(tmp_path: Path) -> None:
     from mri_recon.calibrate import calibrate
-    from mri_recon.run import MaskConfig, run
+    from mri_recon.run import run
+    from mri_recon.stored_masks import MaskConfig
 
     cohort = tiny_cohort(tmp_path / "cohort", matrix=(48, 40))
     for device in ("cpu", "cuda"):

@@ -20,8 +20,8 @@ from mri_joint.run import run
 from mri_joint.testing import tiny_config, tiny_starts
 from mri_joint.training import JointTask, train
 from mri_recon.networks import VarNet
-from mri_recon.run import MaskConfig
 from mri_recon.run import run as run_reconstruction
+from mri_recon.stored_masks import MaskConfig
 from mri_seg.run import run as run_segmentation
 
 MASK = MaskConfig(name="equispaced", acceleration=2)

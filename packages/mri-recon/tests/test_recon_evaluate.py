@@ -12,7 +12,8 @@ from mri_io.schema import Provenance
 from mri_io.testing import tiny_cohort
 from mri_recon.errors import ShapeError
 from mri_recon.evaluate import evaluate
-from mri_recon.run import MaskConfig, run
+from mri_recon.run import run
+from mri_recon.stored_masks import MaskConfig
 
 MADE = Provenance.of("mri-io", "test")
 

@@ -51,7 +51,7 @@ def run(
 ) -> None:
     """Reconstruct and segment volumes with a jointly trained network; the checkpoint is all it needs."""
     from mri_joint.run import run as run_network
-    from mri_recon.run import MaskConfig
+    from mri_recon.stored_masks import MaskConfig
 
     summary = run_network(
         cohort,

@@ -13,8 +13,9 @@ from mri_io.store import Volume
 from mri_io.torch import check_device
 from mri_joint.errors import ConfigError
 from mri_joint.models import load_network
-from mri_recon.run import MaskConfig, apply_network, check_maps, reconstruct_slices, stored_mask
+from mri_recon.run import apply_network, check_maps, reconstruct_slices
 from mri_recon.sampling import Samples
+from mri_recon.stored_masks import MaskConfig, stored_mask
 from mri_seg.inference import predict
 
 __all__ = ["run"]

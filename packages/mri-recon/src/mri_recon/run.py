@@ -1,14 +1,15 @@
 """Reconstruct the volumes of a cohort by a classical method or a trained network, into the store."""
 
-import logging
 from collections.abc import Callable
+from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 from jaxtyping import Complex, Shaped
-from pydantic import Field, model_validator
+from pydantic import Field
 from torch import Tensor
 
 from mri_io.config import Config, validate_config
@@ -18,80 +19,24 @@ from mri_io.store import Element, Volume
 from mri_io.torch import check_device
 from mri_io.training import Checkpoint, load_checkpoint
 from mri_recon.classical import cg_sense, zero_filled
-from mri_recon.config import ModelConfig, RunConfig, check_acceleration
+from mri_recon.config import ModelConfig, RunConfig
 from mri_recon.data import input_scale
 from mri_recon.errors import ConfigError, ElementNotFoundError
 from mri_recon.memory import reconstruction_memory
 from mri_recon.networks import build_network
-from mri_recon.physics import MASKS
 from mri_recon.sampling import Samples
+from mri_recon.stored_masks import MaskConfig, stored_mask
 
 __all__ = [
     "METHODS",
     "CgSenseConfig",
-    "MaskConfig",
     "ZeroFilledConfig",
     "apply_network",
     "check_maps",
     "load_network",
     "reconstruct_slices",
     "run",
-    "stored_mask",
 ]
-
-_log = logging.getLogger(__name__)
-
-
-class MaskConfig(Config):
-    """Which k-space samples a reconstruction may use.
-
-    `name` is ``none`` (all that was measured), ``acquired``, the name of a stored mask, or a kind of `MASKS`, which
-    makes a stored mask by the other fields; see `stored_name`. With any other name the other fields
-    would do nothing and are refused.
-    """
-
-    name: str | None = None
-    acceleration: float = Field(default=4, ge=1)
-    center_fraction: float = Field(default=0.08, gt=0, le=1)
-    seed: int = Field(default=0, ge=0, lt=2**32)
-
-    @model_validator(mode="after")
-    def _every_field_counts(self) -> "MaskConfig":
-        if self.name in MASKS:
-            check_acceleration(self.name, self.acceleration)
-        elif given := sorted(self.model_fields_set - {"name"}):
-            raise ConfigError(
-                f"{', '.join(given)}: expected only with a mask that is made ({', '.join(MASKS)}), got with the mask "
-                f"{self.name or 'acquired'}. Leave out, or choose such a mask."
-            )
-        return self
-
-    @classmethod
-    def of_options(
-        cls, name: str | None, acceleration: float | None, center_fraction: float | None, seed: int | None
-    ) -> "MaskConfig":
-        """Return the configuration of a command's options, None where one was left out.
-
-        Raises
-        ------
-        ConfigError
-            When a value is out of range or would do nothing.
-        """
-        options = {"name": name, "acceleration": acceleration, "center_fraction": center_fraction, "seed": seed}
-        given = {key: value for key, value in options.items() if value is not None}
-        return validate_config(cls, given, where="mask")
-
-    @property
-    def stored_name(self) -> str | None:
-        """Name of the stored mask: ``<kind>-r<acceleration>`` of one that is made.
-
-        Where they are not the defaults ``-c<center fraction>`` and ``-s<seed>`` follow.
-        """
-        if self.name not in MASKS:
-            return self.name
-        default = type(self)()
-        centre = f"-c{self.center_fraction:g}" if self.center_fraction != default.center_fraction else ""
-        return f"{self.name}-r{self.acceleration:g}{centre}" + (f"-s{self.seed}" if self.seed else "")
 
 
 class ZeroFilledConfig(Config):
@@ -157,42 +102,6 @@ def apply_network(
     return image * scale[:, 0]
 
 
-def stored_mask(volume: Volume, config: MaskConfig) -> Element | None:
-    """Return the mask element that a configuration names, made when it is a kind; None for all that was measured.
-
-    Raises
-    ------
-    ConfigError
-        When a stored mask of that name was not made so.
-    """
-    name = config.name or ("acquired" if "mask/acquired" in volume else "none")
-    if name == "none":
-        if "mask/acquired" in volume:
-            lines = volume["mask/acquired"].numpy() != 0
-            if lines.size > 1.5 * lines.sum():
-                _log.warning(
-                    "%s: the result of --mask none is no fully sampled reference: mask/acquired has %d of %d samples",
-                    volume.path, lines.sum(), lines.size,
-                )  # fmt: skip
-        return None
-    if name not in MASKS:
-        return volume[f"mask/{name}"]
-    columns = volume["kspace"].shape[-1]
-    settings = {"kind": name, **config.model_dump(mode="json", exclude={"name", "seed"})}
-    made = Provenance.of("mri-recon", f"mask {name}", settings, seed=config.seed)
-    path = f"mask/{config.stored_name}"
-    if path in volume and not volume.is_current(path, made):
-        raise ConfigError(
-            f"{volume.path}: {path} exists and was not made as {name} with {config.acceleration:g}-fold acceleration, "
-            f"centre {config.center_fraction:g} and seed {config.seed}. To use it as it is: --mask {config.stored_name}"
-        )
-    if path not in volume:
-        mask = MASKS[name](columns, config.acceleration, config.center_fraction, config.seed)
-        achieved = {"acceleration": float(columns / mask.sum())}
-        volume.write(path, mask, dims=("kx",), provenance=made, attributes=achieved)
-    return volume[path]
-
-
 def _stored_maps(volume: Volume, name: str) -> Element | None:
     if name == "none":
         return None
@@ -206,6 +115,20 @@ def _stored_maps(volume: Volume, name: str) -> Element | None:
     return volume[path]
 
 
+@dataclass(frozen=True)
+class _Reconstruction:
+    """How slices are reconstructed, by a function of (kspace, mask, maps) on a batch, and what provenance says of it.
+
+    `maps` names the coil maps, ``"none"`` where there are to be none.
+    """
+
+    function: Callable[[Tensor, Tensor, Tensor | None], Tensor]
+    method: str
+    settings: dict[str, Any]
+    weights_sha256: str | None
+    maps: str
+
+
 class _ReconstructVolume(LoadsOnce):
     """Reconstruct one volume slice by slice; runs in a worker."""
 
@@ -215,35 +138,37 @@ class _ReconstructVolume(LoadsOnce):
     def load(self) -> tuple[torch.nn.Module, RunConfig, Checkpoint]:
         return load_network(self.options["checkpoint"], self.options["device"])
 
+    def _by_network(self) -> _Reconstruction:
+        network, config, checkpoint = self.loaded
+        maps = self.options["maps"] or config.data.maps.partition("/")[2]
+        return _Reconstruction(
+            partial(apply_network, network),
+            f"network {config.model.name}",
+            {"model": config.model.model_dump(mode="json")},
+            checkpoint.sha256,
+            maps if config.model.coil_maps == "stored" else "none",
+        )
+
+    def _by_method(self) -> _Reconstruction:
+        method, config = self.options["method"], self.options["config"]
+        function = partial(METHODS[method][1], config=config)
+        return _Reconstruction(
+            function, method, config.model_dump(mode="json"), None, self.options["maps"] or "espirit"
+        )
+
     def __call__(self, volume: Volume) -> dict[str, Any]:
         kspace = volume["kspace"]
         samples = Samples(volume, kspace, stored_mask(volume, self.mask))
-        maps_name = self.options["maps"]
-        reconstruct: Callable[[Tensor, Tensor, Tensor | None], Tensor]
-        if self.options["checkpoint"]:
-            network, config, checkpoint = self.loaded
-            stored = config.model.coil_maps == "stored"
-            maps_name = (maps_name or config.data.maps.partition("/")[2]) if stored else "none"
-            settings: dict[str, Any] = {"model": config.model.model_dump(mode="json")}
-            method, weights = f"network {config.model.name}", checkpoint.sha256
-
-            def reconstruct(kspace: Tensor, mask: Tensor, maps: Tensor | None) -> Tensor:
-                return apply_network(network, kspace, mask, maps)
-        else:
-            method, weights = self.options["method"], None
-            chosen: Config = self.options["config"]
-            settings, function = chosen.model_dump(mode="json"), METHODS[method][1]
-
-            def reconstruct(kspace: Tensor, mask: Tensor, maps: Tensor | None) -> Tensor:
-                return function(kspace, mask, maps, chosen)
-
-        maps = _stored_maps(volume, maps_name or "espirit")
+        chosen = self._by_network() if self.options["checkpoint"] else self._by_method()
+        maps = _stored_maps(volume, chosen.maps)
         inputs = [kspace, *samples.masks, *([] if maps is None else [maps])]
-        made = Provenance.of("mri-recon", method, settings, inputs=inputs, weights_sha256=weights)
+        made = Provenance.of(
+            "mri-recon", chosen.method, chosen.settings, inputs=inputs, weights_sha256=chosen.weights_sha256
+        )
         target = f"recon/{self.name}"
         if already_there(volume, target, made, replace=self.options["replace"]):
             return {"status": "skipped", "volume": volume.id}
-        stack = np.stack(reconstruct_slices(reconstruct, kspace, samples, maps, self.options["device"]))
+        stack = np.stack(reconstruct_slices(chosen.function, kspace, samples, maps, self.options["device"]))
         volume.write(
             target,
             stack,
@@ -340,14 +265,7 @@ def run(
     ElementNotFoundError
         When no volume is chosen.
     """
-    if (method is None) == (checkpoint is None):
-        raise ConfigError("recon run: expected either a method or a checkpoint.")
-    if method is not None and method not in METHODS:
-        raise ConfigError(f"method: expected one of {', '.join(METHODS)}, got {method!r}.")
-    kind = METHODS[method][0] if method else None
-    if config is not None and (kind is None or not isinstance(config, kind)):
-        wanted = f"{kind.__name__} for {method}" if kind else "none: a checkpoint has its own"
-        raise ConfigError(f"config: expected {wanted}, got {type(config).__name__}.")
+    settings = _method_config(method, config, checkpoint)
     check_device(device, scheduler)
     chosen = mask or MaskConfig()
     label, model = method, None
@@ -359,7 +277,7 @@ def run(
     result_path("recon", target)
     options = {
         "method": method,
-        "config": config or (kind() if kind else None),
+        "config": settings,
         "checkpoint": None if checkpoint is None else Path(checkpoint).resolve(),
         "maps": maps,
         "device": device,
@@ -375,6 +293,25 @@ def run(
         description=f"reconstruct {target}",
         memory=lambda volume: reconstruction_memory(volume, model),
     )
+
+
+def _method_config(method: str | None, config: Config | None, checkpoint: str | Path | None) -> Config | None:
+    """Return the configuration of a method, its defaults where none is given; None for a checkpoint, which has its own.
+
+    Raises
+    ------
+    ConfigError
+        For an unknown method, both a method and a checkpoint or neither, or a configuration that is not the method's.
+    """
+    if (method is None) == (checkpoint is None):
+        raise ConfigError("recon run: expected either a method or a checkpoint.")
+    if method is not None and method not in METHODS:
+        raise ConfigError(f"method: expected one of {', '.join(METHODS)}, got {method!r}.")
+    kind = METHODS[method][0] if method else None
+    if config is not None and (kind is None or not isinstance(config, kind)):
+        wanted = f"{kind.__name__} for {method}" if kind else "none: a checkpoint has its own"
+        raise ConfigError(f"config: expected {wanted}, got {type(config).__name__}.")
+    return config or (kind() if kind else None)
 
 
 def check_maps(model: ModelConfig, maps: str | None) -> None:
