@@ -12,6 +12,7 @@ from mri_io.schema import Provenance
 from mri_io.store import Volume
 from mri_io.torch import check_device
 from mri_joint.errors import ConfigError
+from mri_joint.memory import joint_memory
 from mri_joint.models import load_network
 from mri_recon.run import apply_network, check_maps, reconstruct_slices
 from mri_recon.sampling import Samples
@@ -119,12 +120,19 @@ def run(
         For an unknown device, maps that the network does not take, or a name that cannot be one.
     """
     check_device(device, scheduler)
-    check_maps(load_network(checkpoint)[1].reconstruction, maps)
+    config, weights = load_network(checkpoint)[1], Path(checkpoint).stat().st_size
+    check_maps(config.reconstruction, maps)
     chosen = mask or MaskConfig()
     target = name or "-".join(item for item in ("joint", chosen.stored_name) if item and item != "none")
     result_path("recon", target)
     options = {"maps": maps, "device": device, "replace": replace}
     work = _ProcessVolume(Path(checkpoint).resolve(), target, chosen, options)
     return prepare_cohort(
-        cohort, work, split=split, part=part, scheduler=scheduler, description=f"reconstruct and segment {target}"
+        cohort,
+        work,
+        split=split,
+        part=part,
+        scheduler=scheduler,
+        description=f"reconstruct and segment {target}",
+        memory=lambda volume: joint_memory(volume, config, weights),
     )
