@@ -4,8 +4,8 @@ import os
 import signal
 import subprocess
 import sys
-import time
-from contextlib import ExitStack
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
 import numpy as np
@@ -16,13 +16,14 @@ from mri_io.prep import prepare_cohort, run_tasks
 from mri_io.prep.cohort import _OnPath
 from mri_io.store import collect_garbage
 from mri_io.testing import tiny_cohort
-from mri_io.testing.clusters import dask_scheduler, dask_worker, fake_slurm
+from mri_io.testing.clusters import dask_scheduler, dask_worker, end_jobs, fake_slurm
+from mri_io.testing.waiting import PATIENCE_S, wait_until
 
 INTERRUPTED = """
-import sys, time
-from pathlib import Path
+import sys
 from mri_io.prep import prepare_cohort
 from mri_io.schema import Provenance
+from mri_io.testing.waiting import wait_until
 
 def slow(volume):
     made = Provenance.of("mri-io", "slow")
@@ -33,8 +34,7 @@ def slow(volume):
         writer.append(image[:1])
         if volume.subject_id != "sub-01" and not (folder / "quick").exists():
             (folder / "half").touch()
-            while not (folder / "quick").exists():
-                time.sleep(0.05)
+            wait_until((folder / "quick").exists)
             raise RuntimeError("too late")
         writer.append(image[1:])
     return {"status": "done"}
@@ -47,13 +47,16 @@ if __name__ == "__main__":
 """
 
 
-def wait_for(path: Path, running: subprocess.Popen) -> None:
-    """Wait until a file is there; fail when the process ends before."""
-    end = time.monotonic() + 60
-    while not path.exists():
-        assert running.poll() is None, running.communicate()
-        assert time.monotonic() < end
-        time.sleep(0.02)
+@contextmanager
+def started(command: list[str], environment: dict[str, str]) -> Iterator[subprocess.Popen]:
+    """Run a command as a terminal does, in a group of its own; end it if it has not ended."""
+    running = subprocess.Popen(command, start_new_session=True, stderr=subprocess.PIPE, text=True, env=environment)
+    try:
+        yield running
+    finally:
+        if running.poll() is None:
+            os.killpg(running.pid, signal.SIGKILL)
+            running.communicate()
 
 
 @pytest.fixture
@@ -73,20 +76,21 @@ def test_interruption_leaves_a_consistent_store_that_the_next_run_completes(sche
                 stack.enter_context(dask_worker(scheduler, tmp_path / str(number)))
         elif scheduler == "slurm:2":
             slurm = fake_slurm(tmp_path / "slurm")
+            stack.callback(end_jobs, slurm)
             environment |= {"PATH": f"{slurm}:{environment['PATH']}", "DASK_CONFIG": str(tmp_path / "dask.yaml")}
             (tmp_path / "dask.yaml").write_text("jobqueue: {slurm: {scheduler-options: {host: 127.0.0.1}}}")
         command = [sys.executable, str(script), str(cohort.path), scheduler]
-        running = subprocess.Popen(command, start_new_session=True, stderr=subprocess.PIPE, text=True, env=environment)
-        wait_for(cohort.path / "half", running)
-        if scheduler != "sync":
-            wait_for(cohort.volumes()[0].path / "recon" / "slow" / "zarr.json", running)
-            time.sleep(0.3)
+        cohort.record_failure(cohort.volume_ids()[0], "earlier", "slow")  # cleared when it is counted as done
+        running = stack.enter_context(started(command, environment))
+        wait_until((cohort.path / "half").exists, running)
+        wait_until(lambda: not cohort.failures(), running)
         os.killpg(running.pid, signal.SIGINT)  # as a terminal does
-        _, errors = running.communicate(timeout=20)
+        _, errors = running.communicate(timeout=PATIENCE_S)
         assert running.returncode == 130
-        # On a busy machine connections that are cut in the middle may be logged by dask before they are silenced.
+        # On a busy machine connections that are cut in the middle may be logged by dask before they are silenced, and
+        # there may be a line of progress.
         ours = [line for line in errors.splitlines() if line.startswith("slow: ")]
-        lines = [line for line in ours if not line.startswith("slow: slurm: up to 2 jobs")]
+        lines = [line for line in ours if not line.startswith(("slow: slurm: up to 2 jobs", "slow: 1/3, "))]
         assert lines == [
             "slow: interrupted after 1 of 3 (1 done, 0 skipped, 0 failed). Nothing half-written is visible; run the "
             "same command again: it goes on with the rest."
@@ -107,11 +111,11 @@ def smoothed(folder: Path):
 
     def work(volume) -> dict:
         import os
-        import time
         import uuid
         from pathlib import Path
 
         from mri_io.schema import Provenance
+        from mri_io.testing.waiting import wait_until
 
         made = Provenance.of("mri-io", "smooth")
         if volume.is_current("recon/smooth", made):
@@ -120,7 +124,8 @@ def smoothed(folder: Path):
         with volume.writer("recon/smooth", shape=image.shape, dtype=image.dtype, provenance=made) as writer:
             writer.append(image[:1])
             Path(folder, f"begun-{os.getpid()}-{uuid.uuid4()}").touch()
-            time.sleep(0.25)
+            if len(list(Path(folder).glob(f"begun-{os.getpid()}-*"))) == 2:
+                wait_until(Path(folder, "killed").exists)  # the second of a worker ends when one has been killed
             writer.append(image[1:])
         Path(folder, f"committed-{volume.id}-{uuid.uuid4()}").touch()
         return {"status": "done", "volume": volume.id}
@@ -138,19 +143,17 @@ def test_a_worker_that_is_killed_loses_and_repeats_nothing(tmp_path):
         killed = []
 
         def kill_one(*_: object) -> None:
-            """Kill the worker that began last, which takes a while to write."""
+            """Kill the worker that began last, in the middle of the second that it writes."""
             if killed:
                 return
             latest = max(marks.glob("begun-*"), key=lambda path: path.stat().st_mtime_ns)
             pid = int(latest.name.split("-")[1])
-            end = time.monotonic() + 20
-            while len(list(marks.glob(f"begun-{pid}-*"))) < 2:  # the one it is at now
-                assert time.monotonic() < end
-                time.sleep(0.01)
+            wait_until(lambda: len(list(marks.glob(f"begun-{pid}-*"))) == 2)
             (worker,) = (worker for worker in workers if worker.pid == pid)
             worker.kill()
             worker.wait()
             killed.append(pid)
+            (marks / "killed").touch()
 
         paths = [str(volume.path.resolve()) for volume in cohort.volumes()]
         work = _OnPath(smoothed(marks))

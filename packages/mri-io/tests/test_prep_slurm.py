@@ -2,15 +2,16 @@
 
 import json
 import os
-import time
+from contextlib import suppress
 
 import dask
 import pytest
 
 from mri_io.errors import ConfigError, MissingPackageError, StoreError
-from mri_io.prep import run_tasks
+from mri_io.prep import progress, run_tasks
 from mri_io.prep.slurm import _classes
-from mri_io.testing.clusters import fake_slurm
+from mri_io.testing.clusters import end_jobs, fake_slurm
+from mri_io.testing.waiting import wait_until
 
 
 @pytest.fixture
@@ -19,6 +20,7 @@ def slurm(tmp_path, monkeypatch):
     _classes()  # the defaults of its configuration, which are loaded at import, outlast the with-block below then
     folder = fake_slurm(tmp_path / "slurm")
     monkeypatch.setenv("PATH", f"{folder}:{os.environ['PATH']}")
+    monkeypatch.setattr(progress, "LINE_EVERY_S", 1e9)  # a slow machine would have lines of progress among the others
     configured = {
         "queue": "short",
         "account": "mri",
@@ -29,18 +31,24 @@ def slurm(tmp_path, monkeypatch):
     }
     with dask.config.set({f"jobqueue.slurm.{key}": value for key, value in configured.items()}):
         yield folder
+    end_jobs(folder)
 
 
-def looking():
-    """Return a function that tells about its worker; made here, so that it travels by value."""
+def looking(folder):
+    """Return a function that tells about its worker, when that of as many as its item says have met in a folder.
 
-    def look(item: float) -> dict:
+    It is made here, so that it travels by value.
+    """
+    folder.mkdir()
+
+    def look(item: int) -> dict:
         import os
-        import time
 
         from distributed import get_worker
 
-        time.sleep(item)
+        from mri_io.testing.clusters import meet
+
+        meet(folder, item)
         names = ("OMP_NUM_THREADS", "MALLOC_TRIM_THRESHOLD_", "FROM_PROLOGUE")
         return {
             "env": [os.environ.get(n) for n in names],
@@ -60,20 +68,18 @@ def jobs(folder) -> set[str]:
     return {path.stem.removeprefix("job-") for path in folder.glob("job-*.sh")}
 
 
-def ended(folder) -> bool:
+def is_gone(job) -> bool:
     """Whether no process of a job is left."""
-    for _ in range(100):
-        try:
-            for path in folder.glob("job-*.pid"):
-                os.killpg(int(path.read_text()), 0)
-        except ProcessLookupError:
-            return True
-        time.sleep(0.05)
-    return False
+    with suppress(ProcessLookupError):
+        os.killpg(int(job.read_text()), 0)
+        return False
+    return True
 
 
-def test_jobs_are_submitted_as_configured_and_ended(slurm, capfd):
-    found = run_tasks(looking(), [0.7] * 6, scheduler="slurm:2", description="smooth", memory=2 * 10**9).results
+def test_jobs_are_submitted_as_configured_and_ended(slurm, tmp_path, capfd):
+    found = run_tasks(
+        looking(tmp_path / "met"), [2] * 6, scheduler="slurm:2", description="smooth", memory=2 * 10**9
+    ).results
     assert len({result["pid"] for result in found}) == 2
     assert {json.dumps(result["env"]) for result in found} == {json.dumps(["1", str(256 * 2**20), "yes"])}
     assert {result["threads"] for result in found} == {1}
@@ -83,16 +89,16 @@ def test_jobs_are_submitted_as_configured_and_ended(slurm, capfd):
         for line in ("-p short", "-A mri", "-t 01:30:00", "--cpus-per-task=1", "--mem=3G"):  # 1.25 x 2.3 GB, rounded up
             assert f"#SBATCH {line}\n" in script
     assert set((slurm / "cancelled").read_text().split()) == jobs(slurm)
-    assert ended(slurm)
+    wait_until(lambda: all(map(is_gone, slurm.glob("job-*.pid"))))
     assert capfd.readouterr().err.splitlines() == [
         "smooth: 6 volumes, up to 2.0 GB each beside 0.3 GB per process",
         "smooth: slurm: up to 2 jobs; the first is submitted (squeue --me)",
     ]
 
 
-def test_a_job_of_several_cores_has_a_process_of_one_thread_for_each(slurm):
+def test_a_job_of_several_cores_has_a_process_of_one_thread_for_each(slurm, tmp_path):
     with dask.config.set({"jobqueue.slurm.cores": 2, "jobqueue.slurm.memory": "5 GB"}):
-        found = run_tasks(looking(), [0.7] * 4, scheduler="slurm:1", progress=False).results
+        found = run_tasks(looking(tmp_path / "met"), [2] * 4, scheduler="slurm:1", progress=False).results
     assert len({result["pid"] for result in found}) == 2
     assert {result["threads"] for result in found} == {1}
     (script,) = scripts(slurm)
@@ -102,40 +108,51 @@ def test_a_job_of_several_cores_has_a_process_of_one_thread_for_each(slurm):
 
 @pytest.mark.slow
 def test_jobs_end_while_others_still_work(slurm):
-    start = time.monotonic()
+    """The first task ends when a job has been cancelled, which must be the idle one."""
+    cancelled = slurm / "cancelled"
 
-    def work(item: float) -> dict:
-        import time
+    def work(item: int) -> dict:
+        import os
 
-        time.sleep(item)
-        return {"end": time.time()}
+        from mri_io.testing.waiting import wait_until
 
-    ends = []
-    run_tasks(work, [12, 0, 0], scheduler="slurm:2", progress=False, on_done=lambda *_: ends.append(_cancelled(slurm)))
-    assert time.monotonic() - start > 12
-    assert ends[-1] == 1  # the idle job was gone before the long task ended
+        if item == 0:
+            wait_until(cancelled.exists)
+            return {"own": os.environ["SLURM_JOB_ID"], "cancelled": cancelled.read_text().split()}
+        return {}
 
-
-def _cancelled(folder) -> int:
-    file = folder / "cancelled"
-    return len(file.read_text().split()) if file.exists() else 0
+    first = run_tasks(work, range(3), scheduler="slurm:2", progress=False).results[0]
+    assert len(first["cancelled"]) == 1
+    assert first["own"] not in first["cancelled"]
 
 
-def test_a_refused_first_job_is_an_error_that_says_why(slurm, capfd):
+def test_a_refused_first_job_is_an_error_that_says_why(slurm, tmp_path, capfd):
     (slurm / "accepts").write_text("0")
     message = r"(?s)slurm: no job was accepted.*Job violates accounting.*jobqueue.slurm .queue, account"
     with pytest.raises(StoreError, match=message):
-        run_tasks(looking(), [0, 0], scheduler="slurm", progress=False)
+        run_tasks(looking(tmp_path / "met"), [1, 1], scheduler="slurm", progress=False)
     assert "Traceback" not in capfd.readouterr().err
 
 
-def test_further_jobs_that_are_refused_leave_the_work_to_the_first(slurm, capfd):
+def test_further_jobs_that_are_refused_leave_the_work_to_the_first(slurm, tmp_path, capfd):
     (slurm / "accepts").write_text("1")
-    summary = run_tasks(looking(), [0.5] * 5, scheduler="slurm:3", description="smooth")
+    errors = ""
+
+    def refused() -> bool:
+        nonlocal errors
+        errors += capfd.readouterr().err
+        return "smooth: slurm: a further job was refused; the work goes on in those there are." in errors
+
+    summary = run_tasks(
+        looking(tmp_path / "met"),
+        [1] * 5,
+        scheduler="slurm:3",
+        description="smooth",
+        on_done=lambda *_: wait_until(refused),
+    )
     assert len({result["pid"] for result in summary.results}) == 1
-    errors = capfd.readouterr().err
-    assert "smooth: slurm: a further job was refused; the work goes on in those there are." in errors
-    assert "Traceback" not in errors
+    assert len(summary.results) == 5
+    assert "Traceback" not in errors + capfd.readouterr().err
 
 
 def test_without_any_job_left_the_work_ends(slurm, tmp_path):

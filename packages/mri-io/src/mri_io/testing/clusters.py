@@ -1,36 +1,60 @@
 """Processes of dask as a shell starts them, and a stand-in for SLURM, for tests of the runner."""
 
+import os
+import signal
 import socket
 import subprocess
 import sys
 from collections.abc import Iterator
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import AbstractContextManager, contextmanager, suppress
 from pathlib import Path
 
-__all__ = ["dask_scheduler", "dask_worker", "fake_slurm"]
+from mri_io.testing.waiting import PATIENCE_S, wait_until
+
+__all__ = ["dask_scheduler", "dask_worker", "end_jobs", "fake_slurm", "meet"]
 
 
 @contextmanager
 def _process(*arguments: str) -> Iterator[subprocess.Popen[bytes]]:
-    """Run a module of dask, and end it, and it alone, afterwards."""
+    """Run a module of dask, and end it and what it started afterwards."""
+    import psutil
+
     command = [sys.executable, "-m", *arguments]
     started = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
     try:
         yield started
     finally:
+        own = psutil.Process(started.pid).children(recursive=True) if started.poll() is None else []
         started.terminate()
-        started.wait(20)
+        try:
+            started.wait(PATIENCE_S)
+        finally:
+            for process in own:
+                with suppress(psutil.NoSuchProcess):
+                    process.kill()
+
+
+def meet(folder: Path, count: int) -> None:
+    """Wait until so many processes have called this with the same folder."""
+    (folder / str(os.getpid())).touch()
+    wait_until(lambda: len(list(folder.iterdir())) >= count)
 
 
 @contextmanager
 def dask_scheduler() -> Iterator[tuple[subprocess.Popen[bytes], str]]:
-    """Start a scheduler on a free port; yield its process and address."""
+    """Start a scheduler on a free port; yield its process and address when it answers there."""
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
     module = "distributed.cli.dask_scheduler"
     options = ["--host", "127.0.0.1", "--port", str(port), "--no-dashboard", "--no-show"]
+
+    def answers() -> bool:
+        with socket.socket() as asking:
+            return asking.connect_ex(("127.0.0.1", port)) == 0
+
     with _process(module, *options) as started:
+        wait_until(answers)
         yield started, f"tcp://127.0.0.1:{port}"
 
 
@@ -48,6 +72,7 @@ if [ "$(ls job-*.sh 2>/dev/null | wc -l)" -ge "$(cat accepts)" ]; then
     exit 1
 fi
 cp "$1" job-$$.sh
+export SLURM_JOB_ID=$$
 {python} -c 'import os, sys; os.setsid(); os.execvp("sh", ["sh", sys.argv[1]])' job-$$.sh >job-$$.log 2>&1 </dev/null &
 echo $! >job-$$.pid
 echo "Submitted batch job $$"
@@ -71,3 +96,10 @@ def fake_slurm(folder: Path, *, accepts: int = 100) -> Path:
         (folder / name).write_text(text)
         (folder / name).chmod(0o755)
     return folder
+
+
+def end_jobs(folder: Path) -> None:
+    """End what still runs of the jobs of `fake_slurm`."""
+    for path in folder.glob("job-*.pid"):
+        with suppress(ProcessLookupError):
+            os.killpg(int(path.read_text()), signal.SIGKILL)
