@@ -5,7 +5,7 @@ SHELL := bash
 VENV ?= .venv
 PY := $(VENV)/bin/python
 DEMO ?= demo-output
-JOBS ?= 0
+JOBS ?= 2
 inputs := pyproject.toml constraints.txt tools/bootstrap.sh $(wildcard packages/*/pyproject.toml)
 
 .PHONY: help install dev demo test lint types contracts unit format bench-real bench-startup bench-store faults clean
@@ -39,7 +39,7 @@ types: dev  ## mypy
 contracts: dev  ## import-linter: the layering of the packages
 	$(VENV)/bin/lint-imports
 
-unit: dev  ## pytest; JOBS=2 on two processes
+unit: dev  ## pytest on two processes; JOBS=0 in one
 	GOMP_SPINCOUNT=50000 $(PY) -m pytest -n $(JOBS) --dist loadfile
 
 bench-real: install  ## figures on real input (MRI_TEST_DATA), for docs/results.md

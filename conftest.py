@@ -8,12 +8,17 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
+from hypothesis import HealthCheck, settings
 from jaxtyping import install_import_hook
 
 import mri_io.testing.runtime_types  # noqa: F401  (the hook looks it up by name)
 
 # Must come before the packages are imported. mri_io's arrays are checked by the store itself.
 install_import_hook(["mri_recon", "mri_seg", "mri_joint"], "mri_io.testing.runtime_types.checked")
+
+# How long an example takes says nothing on a busy machine.
+settings.register_profile("untimed", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.load_profile("untimed")
 
 # A shell that starts the tests in the background has them ignore interrupts, and all that they start do the same.
 if signal.getsignal(signal.SIGINT) == signal.SIG_IGN:

@@ -41,7 +41,6 @@ def run(*args: str, path: Path | None = None) -> subprocess.CompletedProcess[str
         text=True,
         env=env,
         check=False,
-        timeout=60,
     )
 
 
