@@ -52,5 +52,6 @@ def run(folder: Path, *, seed: int, number: int = 300) -> Iterator[Row]:
             except Exception as error:
                 defects.append(f"{path.relative_to(folder)}: bit {position}: verify raised {error!r}")
             flip_bit(path, position)
-        yield f"one bit flipped in {kind}", number // 2, f"{detected} detected by verify", defects
+        what = kind if kind == "data" else "metadata (but for the index, a cache, and the log of failures)"
+        yield f"one bit flipped in {what}", number // 2, f"{detected} detected by verify", defects
     assert verify(cohort).ok

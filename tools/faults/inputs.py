@@ -37,6 +37,16 @@ def _ismrmrd(folder: Path) -> None:
     ismrmrd_files.write_scan(folder / "a.h5", [noise, *lines], ismrmrd_files.scan_header((16, 8, 1)))
 
 
+def _ismrmrd_images(folder: Path) -> None:
+    planes = raw_files.random_kspace((2, 4, 8))
+    images = [ismrmrd.Image.from_array(np.abs(plane), transpose=False) for plane in planes]
+    for number, made in enumerate(images):
+        made.slice, made.field_of_view, made.position = number, (40.0, 20.0, 5.0), (0.0, 0.0, 6.0 * number)
+        made.read_dir, made.phase_dir, made.slice_dir = (1.0, 0.0, 0.0), (0.0, 1.0, 0.0), (0.0, 0.0, 1.0)
+    ismrmrd_files.write_scan(folder / "a.h5", [], ismrmrd_files.scan_header((8, 4, 1)))
+    ismrmrd_files.append_images(folder / "a.h5", images)
+
+
 def _ismrmrd_radial(folder: Path) -> None:
     angle = np.arange(6)[:, None] * np.pi / 6
     radius = np.linspace(-0.5, 0.5, 16, endpoint=False)
@@ -80,6 +90,13 @@ def _series(folder: Path, **options: Any) -> None:
     dicom_files.write_series(folder, array, _AFFINE, **options)
 
 
+def _segmented(folder: Path) -> None:
+    _series(folder)
+    labels = np.zeros((3, 64, 64), np.uint8)
+    labels[1, 20:40, 10:30] = 1
+    dicom_files.write_seg(folder / "seg.dcm", labels, sorted(folder.glob("IM*.dcm")), {1: "lesion"})
+
+
 _AXES = ReadOptions(axes=("coil", "ky", "kx"))
 
 INPUTS: dict[str, Input] = {
@@ -90,6 +107,7 @@ INPUTS: dict[str, Input] = {
     "SKM-TEA HDF5 and NIfTI": Input(_skm_tea),
     "ISMRMRD HDF5": Input(_ismrmrd),
     "ISMRMRD HDF5, radial": Input(_ismrmrd_radial),
+    "ISMRMRD HDF5, images": Input(_ismrmrd_images),
     "twix VD": Input(lambda f: _twix(f, True)),
     "twix VB": Input(lambda f: _twix(f, False)),
     "BART": Input(lambda f: raw_files.write_cfl(f / "a", raw_files.random_kspace((8, 6, 1, 2)))),
@@ -107,6 +125,7 @@ INPUTS: dict[str, Input] = {
     "DICOM, RLE": Input(lambda f: _series(f, compress="1.2.840.10008.1.2.5")),
     "DICOM, JPEG 2000": Input(lambda f: _series(f, compress="1.2.840.10008.1.2.4.90")),
     "DICOM, JPEG-LS": Input(lambda f: _series(f, compress="1.2.840.10008.1.2.4.80")),
+    "DICOM with SEG": Input(_segmented),
     "DICOM, enhanced": Input(
         lambda f: dicom_files.write_enhanced(f / "a.dcm", _ARRAY.transpose(2, 1, 0)[None, None].copy(), _AFFINE)
     ),

@@ -187,11 +187,12 @@ def test_masks_of_a_series_are_sliced_along_slices(volume, made, rng):
     assert dataset.metadata[0]["shapes"] == {"kspace": (5, 2, 7, 4), "mask/a": (5, 7, 4)}
 
 
-def test_embeddings_come_with_their_scales(volume, made, rng):
+@pytest.mark.parametrize("writable", [True, False])
+def test_embeddings_come_with_their_scales(volume, made, rng, writable):
     embedding = rng.standard_normal((3, 4, 5, 5)).astype(np.float32) * np.array([1, 10, 100, 0.1])[:, None, None]
     volume.write("emb/net/small", quantise(embedding), provenance=made)
     volume.write("emb/net/half", embedding.astype(np.float16), provenance=made)
-    dataset = SliceDataset(volume.path.parents[1], ["emb/net/small", "emb/net/half"], part=None)
+    dataset = SliceDataset(volume.path.parents[1], ["emb/net/small", "emb/net/half"], part=None, writable=writable)
     for position in range(3):
         largest = np.abs(embedding[position]).max(axis=(1, 2), keepdims=True)
         assert (np.abs(dataset[position]["emb/net/small"] - embedding[position]) <= largest / 250).all()
@@ -324,18 +325,23 @@ def test_samplers_that_cannot_be(options):
         StepSampler(**{"n": 3, "batch_size": 1, "steps": 5, **options})
 
 
-def test_batches_are_tensors_of_their_own(tiny, monkeypatch):
-    """Changing them changes no sample that is read later, here and in loaders."""
-    monkeypatch.setattr("mri_io.store.shards._LEAST_MAPPED", 1)
-    dataset = SliceDataset(tiny, ["kspace", "image/t1", "seg/tissue"], part=None)
-    before = dataset[0]["kspace"].copy()
-    batch = collate_slices([dataset[0], dataset[1]])
+def test_windows_of_the_file_instead_of_copies(tiny):
+    """Read-only samples hold the same; batches made of them are tensors of their own, here and in loaders."""
+    copies = SliceDataset(tiny, ["kspace", "image/t1", "seg/tissue"], part=None)
+    windows = SliceDataset(tiny, ["kspace", "image/t1", "seg/tissue"], part=None, writable=False)
+    for one, other in zip(copies, windows, strict=True):
+        for path in copies.elements:
+            np.testing.assert_array_equal(one[path], other[path])
+            assert one[path].flags.writeable
+            assert not other[path].flags.writeable
+    before = windows[0]["kspace"].copy()
+    batch = collate_slices([windows[0], windows[1]])
     batch["kspace"] += 1
-    lists = collate_slices([{"a": dataset[0]["kspace"]}, {"a": dataset[0]["kspace"][:1]}])
+    lists = collate_slices([{"a": windows[0]["kspace"]}, {"a": windows[0]["kspace"][:1]}])
     lists["a"][0] += 1
-    np.testing.assert_array_equal(dataset[0]["kspace"], before)
+    np.testing.assert_array_equal(windows[0]["kspace"], before)
     options = {"num_workers": 1, "multiprocessing_context": "forkserver", "collate_fn": collate_slices, "batch_size": 2}
-    loaded = next(iter(DataLoader(dataset, **options)))
+    loaded = next(iter(DataLoader(windows, **options)))
     np.testing.assert_array_equal(loaded["kspace"][0], before)
     assert loaded["kspace"].is_shared()
 

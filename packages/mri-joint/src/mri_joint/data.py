@@ -9,6 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from mri_io.torch import as_tensor
 from mri_joint.config import RunConfig
 from mri_recon.config import RunConfig as ReconRunConfig
 from mri_recon.data import elements_of, input_scale, measured_part, sampling_mask
@@ -46,19 +47,19 @@ class ExampleTransform:
     def __call__(self, sample: dict[str, Any], rng: np.random.Generator) -> dict[str, Any]:
         """Return the example; its mask is drawn with `rng`."""
         data = self.data
-        kspace = torch.from_numpy(sample[data.kspace])
+        kspace = as_tensor(sample[data.kspace])
         measured = measured_part(sample, self.measured)
         mask = sampling_mask(kspace.shape[-1], data.sampling, rng) * measured
         example = {
             "kspace": kspace,
             "mask": mask,
             "measured": measured.expand(mask.shape),
-            "target": torch.from_numpy(sample[data.target]),
+            "target": as_tensor(sample[data.target]),
             "labels": torch.from_numpy(sample[data.labels].astype(np.int64)),
             "volume_id": sample["volume_id"],
         }
         if self.with_maps:
-            example["maps"] = torch.from_numpy(sample[data.maps])
+            example["maps"] = as_tensor(sample[data.maps])
         return example
 
 

@@ -6,6 +6,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from mri_io.torch import as_tensor
 from mri_recon.config import DataConfig, RunConfig, SamplingConfig
 from mri_recon.physics import MASKS, combine, ifft2c, root_sum_of_squares
 from mri_recon.sampling import MeasuredSamples
@@ -113,16 +114,16 @@ class ExampleTransform:
 
     def __call__(self, sample: dict[str, Any], rng: np.random.Generator) -> dict[str, Any]:
         """Return the example; its mask is drawn with `rng`."""
-        full = torch.from_numpy(sample[self.data.kspace])
-        mask = sampling_mask(full.shape[-1], self.data.sampling, rng) * measured_part(sample, self.measured)
+        columns = sample[self.data.kspace].shape[-1]
+        mask = sampling_mask(columns, self.data.sampling, rng) * measured_part(sample, self.measured)
         return self.example(sample, mask)
 
     def example(self, sample: dict[str, Any], mask: Tensor) -> dict[str, Any]:
         """Return the example for a given mask."""
-        kspace = torch.from_numpy(sample[self.data.kspace]) * mask
-        maps = torch.from_numpy(sample[self.data.maps]) if self.with_maps else None
+        kspace = as_tensor(sample[self.data.kspace]) * mask
+        maps = as_tensor(sample[self.data.maps]) if self.with_maps else None
         scale = input_scale(kspace, maps)
-        target = torch.from_numpy(sample[self.data.target]) / scale[0, 0, 0]
+        target = as_tensor(sample[self.data.target]) / scale[0, 0, 0]
         example = {
             "kspace": kspace / scale,
             "mask": mask,

@@ -119,6 +119,7 @@ def train(cohort: str | Path, config: RunConfig, out: str | Path) -> TrainResult
             part=part,
             transform=transform,
             seed=config.training.seed,
+            writable=False,  # the transform makes new arrays
         )
 
     set_seed(config.training.seed)

@@ -120,7 +120,7 @@ class StoredArray:
     """Read an array of an element.
 
     The layouts of the specification are read from a memory mapping, each chunk verified at its first use in this
-    process; anything else goes through zarr. What is returned may be written to and never changes what is stored.
+    process; anything else goes through zarr. What is returned is a writable copy.
 
     Parameters
     ----------
@@ -236,14 +236,6 @@ class StoredArray:
             self._guard()  # a replaced or removed element is no damage: say so instead
             raise
 
-    def _writable(self, position: tuple[int, ...], found: np.ndarray) -> np.ndarray:
-        """Return what was read of a chunk so that it may be written to."""
-        layout = self.layout
-        assert layout is not None
-        if not isinstance(self.folder, StorePath):
-            found = self.file(layout.locate(position)[0]).writable(found)
-        return np.require(found, self.dtype, "W")
-
     def __getitem__(self, index: Any) -> np.ndarray:
         """Read by numpy's basic indexing (integers, slices, Ellipsis) into a writable array."""
         if self.layout is None:
@@ -251,7 +243,7 @@ class StoredArray:
         chosen = Selection(index, self.shape, self.layout.leading)
         if chosen.single is not None:
             # The fast path of training: one slice, straight from the mapping.
-            return self._writable(chosen.single, self.chunk(chosen.single)[chosen.inner])
+            return np.array(self.chunk(chosen.single)[chosen.inner], dtype=self.dtype)
         out = np.empty(chosen.shape(self.layout.chunk[self.layout.leading :]), self.dtype)
         pairs = zip(np.ndindex(*map(len, chosen.positions)), product(*chosen.positions), strict=True)
         if not isinstance(self.folder, StorePath):
@@ -263,6 +255,14 @@ class StoredArray:
             for place, position in batch:
                 out[place] = self.chunk(position)[chosen.inner]
         return out[chosen.squeeze]
+
+    def view(self, index: Any) -> np.ndarray:
+        """Read as by indexing, but read-only, and without a copy where the index lies in one uncompressed chunk."""
+        chosen = Selection(index, self.shape, 0 if self.layout is None else self.layout.leading)
+        single = None if self.layout is None else chosen.single
+        found = (self[index] if single is None else self.chunk(single)[chosen.inner]).view()
+        found.flags.writeable = False
+        return found
 
     def _through_zarr(self, index: Any) -> np.ndarray:
         chosen = Selection(index, self.shape, self.ndim)

@@ -144,10 +144,7 @@ class Element:
         return sum(file_size(file) for file in listed(self.folder).rglob("*") if file.is_file())
 
     def __getitem__(self, index: Any) -> np.ndarray:
-        """Read by numpy's basic indexing; checksums are verified.
-
-        The array may be written to: the store never sees it. A large slice of uncompressed data, of k-space say, is not
-        copied: the system reads its pages when they are used, and copies those that are written to.
+        """Read by numpy's basic indexing into a writable array; checksums are verified.
 
         Raises
         ------
@@ -157,6 +154,13 @@ class Element:
             When the element has been replaced or removed since it was opened.
         """
         return self._data[index]
+
+    def view(self, index: Any) -> np.ndarray:
+        """Read like indexing does, but read-only: one slice of uncompressed data, k-space say, is not copied.
+
+        The array is a window of the file, checksums verified, for as long as it is kept.
+        """
+        return self._data.view(index)
 
     def __len__(self) -> int:
         """Return the length of the first dimension."""

@@ -6,7 +6,6 @@ read without going through zarr: the index once, then each chunk from the mappin
 use in this process.
 """
 
-import mmap
 import os
 import threading
 from collections import OrderedDict
@@ -26,8 +25,6 @@ from mri_io.store.remote.paths import AnyPath
 __all__ = ["ChunkFile", "ShardWriter", "forget", "open_chunk_file"]
 
 _ABSENT = 2**64 - 1
-_LEAST_MAPPED = 1 << 20
-"""Bytes from which a mapping is worth the system calls; a process may have some 65,000 of them."""
 _REMEDY = "Restore it from a copy, or remove the element and make it again."
 
 
@@ -137,8 +134,7 @@ class ChunkFile:
     def _open(self, tail: int) -> int:
         """Open the file, of which the last `tail` bytes are wanted first; return its size."""
         assert isinstance(self.path, Path)
-        stat = self.path.stat()
-        size, self._identity = stat.st_size, _identity(stat)
+        size = self.path.stat().st_size
         self._map: np.ndarray | None = None
         if self._mapped and size > tail:
             # A plain array view: indexing np.memmap itself costs several microseconds a time.
@@ -186,29 +182,6 @@ class ChunkFile:
         data = self.encoded(number)
         return decode_chunk(self._codec, data, self.shape, self.dtype, f"{self.path}: chunk {number}")
 
-    def writable(self, found: np.ndarray) -> np.ndarray:
-        """Return what `chunk` gave, or a part of it, so that it may be written to, which the file never sees.
-
-        Large uncompressed data become a mapping of their own, of which the system copies a page when it is written to:
-        reading costs no copy. Anything else is copied, unless it is a new array already.
-        """
-        if self._map is None or not found.flags.c_contiguous or found.nbytes < _LEAST_MAPPED:
-            return np.array(found)
-        start = found.ctypes.data - self._map.ctypes.data
-        if not 0 <= start <= len(self._map) - found.nbytes:
-            return found if found.flags.writeable else np.array(found)
-        assert isinstance(self.path, Path)
-        before = start % mmap.ALLOCATIONGRANULARITY
-        try:
-            with self.path.open("rb", buffering=0) as file:
-                if _identity(os.fstat(file.fileno())) != self._identity:  # another file has taken its place
-                    return np.array(found)
-                length = before + found.nbytes
-                own = mmap.mmap(file.fileno(), length, access=mmap.ACCESS_COPY, offset=start - before)
-        except OSError:  # removed since, or too many mappings
-            return np.array(found)
-        return np.frombuffer(own, found.dtype, found.size, before).reshape(found.shape)
-
     def check_layout(self, numbers: set[int]) -> None:
         """Raise CorruptElementError unless exactly these chunks are present and fill the file without gaps."""
         present = [n for n in range(len(self._index)) if int(self._index[n, 0]) != _ABSENT]
@@ -228,17 +201,11 @@ class ChunkFile:
             )
 
 
-_Identity = tuple[int, int, int]
-_Key = tuple[str, _Identity]
+_Key = tuple[str, int, int, int]
 _open: OrderedDict[_Key, ChunkFile] = OrderedDict()
 _verified: dict[_Key, bytearray] = {}
 _lock = threading.Lock()
 _MOST_OPEN = 256  # every mapping holds a file descriptor
-
-
-def _identity(stat: os.stat_result) -> _Identity:
-    """Return what tells a file from others that have had its name."""
-    return stat.st_ino, stat.st_mtime_ns, stat.st_size
 
 
 def open_chunk_file(
@@ -252,7 +219,7 @@ def open_chunk_file(
         stat = os.stat(path)  # noqa: PTH116  (Path.stat costs three times as much, on every read)
     except FileNotFoundError:
         raise DamageError(f"{path}: expected data, found no file. {_REMEDY}", "missing") from None
-    key = path, _identity(stat)
+    key = (path, stat.st_ino, stat.st_mtime_ns, stat.st_size)
     with _lock:
         found = _open.get(key)
         if found is not None:

@@ -1,5 +1,6 @@
 """A map-style data set of slices over a cohort; opens files lazily, so it is safe in loader processes."""
 
+import warnings
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
@@ -14,7 +15,7 @@ from mri_io.store.element import Element, mask_array
 from mri_io.store.embeddings import read_embedding
 from mri_io.store.remote.paths import AnyPath
 
-__all__ = ["SliceDataset", "collate_slices"]
+__all__ = ["SliceDataset", "as_tensor", "collate_slices"]
 
 Transform = Callable[[dict[str, Any], np.random.Generator], Any]
 
@@ -42,6 +43,9 @@ class SliceDataset(Dataset[Any]):
         ``transform(sample, rng)``; its random numbers are a function of `seed`, the index and the draw.
     seed
         Of the transforms.
+    writable
+        Whether the arrays of a sample may be written to. Without, uncompressed ones are windows of the file: for
+        transforms that make new arrays, or none, it saves copying every slice.
 
     Raises
     ------
@@ -63,11 +67,12 @@ class SliceDataset(Dataset[Any]):
         slices: Callable[[str, int, int], bool] | Sequence[int] | None = None,
         transform: Transform | None = None,
         seed: int = 0,
+        writable: bool = True,
     ) -> None:
         opened = cohort if isinstance(cohort, Cohort) else open_cohort(cohort)
         self.path: AnyPath = opened.path.absolute()
         self.elements = tuple(elements)
-        self.transform, self.seed = transform, seed
+        self.transform, self.seed, self.writable = transform, seed, writable
         chosen = [opened[v] for v in volumes] if volumes is not None else opened.volumes(split, part)
         missing = [f"{v.id} ({', '.join(absent)})" for v in chosen if (absent := [e for e in elements if e not in v])]
         if missing:
@@ -130,7 +135,7 @@ class SliceDataset(Dataset[Any]):
             return self._small[key][index].copy()
         if "scales" in element.arrays:
             return read_embedding(element, index)
-        return element[index]
+        return element[index] if self.writable else element.view(index)
 
     def __getitem__(self, key: int | tuple[int, int]) -> Any:
         """Return a sample; with ``(index, draw)`` the transform's random numbers are those of that draw."""
@@ -189,11 +194,23 @@ def collate_slices(samples: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
     for key in samples[0]:
         values = [sample[key] for sample in samples]
         if all(isinstance(value, np.ndarray | torch.Tensor) for value in values):
-            tensors = [torch.as_tensor(value) for value in values]
             same = all(value.shape == values[0].shape for value in values)
-            batch[key] = default_collate(tensors) if same else tensors
+            tensors = [as_tensor(value) for value in values]
+            batch[key] = default_collate(tensors) if same else [tensor.clone() for tensor in tensors]
         elif all(isinstance(value, int | float) for value in values):
             batch[key] = torch.tensor(values)
         else:
             batch[key] = values
     return batch
+
+
+def as_tensor(value: np.ndarray | torch.Tensor) -> torch.Tensor:
+    """Return a tensor over an array without a copy; one over a read-only array must not be written to.
+
+    PyTorch warns of those; samples read with ``writable=False`` are.
+    """
+    if isinstance(value, np.ndarray) and not value.flags.writeable:
+        with warnings.catch_warnings():
+            warnings.filterwarnings("ignore", message="The given NumPy array is not writable")
+            return torch.from_numpy(value)
+    return torch.as_tensor(value)

@@ -71,6 +71,11 @@ class Child:
         self._receive(STARTED_WITHIN_S)
 
     @property
+    def number(self) -> int:
+        """Its process number."""
+        return self._process.pid
+
+    @property
     def lives(self) -> bool:
         """Whether it can be asked."""
         return self._process.poll() is None and not self._waiting
