@@ -90,6 +90,7 @@ class BartFormat(Format):
     """
 
     name = "bart"
+    endings = (".cfl",)
     summary = (
         "BART cfl/hdr: k-space (readout, phase 1, phase 2, coil, ..., slice); maps and images with --format bart --axes"
     )
@@ -97,11 +98,9 @@ class BartFormat(Format):
 
     def sniff(self, path: Path) -> bool:
         """Whether the path is one of a pair, the header beginning as BART's do."""
-        if path.suffix not in (".cfl", ".hdr") or not path.is_file():
-            return False
         header = path.with_suffix(".hdr")
-        if not header.is_file():
-            return True
+        if path.suffix not in (".cfl", ".hdr") or not path.is_file() or not header.is_file():
+            return False
         with header.open("rb") as file:
             return b"# Dimensions" in file.read(200)
 

@@ -149,6 +149,8 @@ class Format(ABC):
     """Names of the `ReadOptions` that it follows."""
     options_when_named: ClassVar[frozenset[str]] = frozenset()
     """Those that it follows only where ``--format`` names it: beside other sources they are meant for those."""
+    endings: ClassVar[tuple[str, ...]] = ()
+    """Of names, in lower case: a file of such a name that no reader knows by its content is for this one to refuse."""
     brings_labels: ClassVar[bool] = False
     """Whether every source has its label maps with it: ``--labels`` names their ids, and gives it no further maps."""
 

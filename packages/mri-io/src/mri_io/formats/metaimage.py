@@ -9,6 +9,7 @@ import numpy as np
 
 from mri_io.errors import FormatError, expected_got
 from mri_io.formats.base import import_extra
+from mri_io.formats.contents import unexpected_content
 from mri_io.formats.images.files import ImageFile, Reader, check_claimed_size, reading, voxel_size
 from mri_io.formats.images.single import ImageFormat, header_beside
 
@@ -17,6 +18,7 @@ __all__ = ["MetaImageFormat"]
 _KIND = "MetaImage"
 MOST_HEADER_BYTES = 2**16
 LOCAL = "LOCAL"
+_NEEDED = {"NDims", "DimSize", "ElementType", "ElementDataFile"}
 LIBRARY_BYTES = 128 * 2**20
 """What loading SimpleITK takes; measured."""
 _BYTES = {"CHAR": 1, "UCHAR": 1, "SHORT": 2, "USHORT": 2, "INT": 4, "UINT": 4, "FLOAT": 4}
@@ -27,15 +29,16 @@ class MetaImageFormat(ImageFormat):
     """Images of three dimensions, and of four, of which the fourth is ``frame``; LPS becomes RAS+ mm."""
 
     name = "metaimage"
+    endings = (".mha", ".mhd")
     summary = "MetaImage (.mha, .mhd with .raw or .zraw): images and time series"
 
     def sniff(self, path: Path) -> bool:
-        """Whether the file is named as a MetaImage, which has no magic, or holds the data of one."""
-        return self.header_of(path).suffix.lower() in (".mha", ".mhd") and path.is_file()
+        """Whether the file begins with the fields of a MetaImage, or holds the data of one."""
+        return path.is_file() and (self.header_of(path) != path or _fields(path).keys() >= _NEEDED)
 
     def is_fragile(self, path: Path) -> bool:
         """Whether ITK would parse the file."""
-        return path.suffix.lower() in (".mha", ".mhd")
+        return path.is_file() and _fields(path).keys() >= _NEEDED
 
     def header_of(self, path: Path) -> Path:
         """Return the ``.mhd`` of a ``.raw`` or ``.zraw``."""
@@ -105,17 +108,8 @@ def _fields(path: Path) -> dict[str, str]:
 def _check_data(path: Path) -> bool:
     """Check the data's file against the header; return whether it is compressed."""
     fields = _fields(path)
-    missing = [key for key in ("NDims", "DimSize", "ElementType", "ElementDataFile") if key not in fields]
-    if missing:
-        raise FormatError(
-            expected_got(
-                "header",
-                expected=f"the fields of a MetaImage, {', '.join(missing)} among them",
-                got=list(fields)[:5] or "none",
-                where=path,
-                fix="The file is truncated or of another format.",
-            )
-        )
+    if not fields.keys() >= _NEEDED:
+        raise unexpected_content(path, _KIND)
     named = fields["ElementDataFile"]
     if named.split()[:1] == ["LIST"] or "%" in named:
         raise FormatError(expected_got("data file", expected="one file", got=repr(named), where=path))

@@ -2,7 +2,10 @@
 
 import gzip
 import math
-from contextlib import AbstractContextManager, nullcontext
+import weakref
+import zlib
+from contextlib import AbstractContextManager, ExitStack, nullcontext
+from io import BufferedReader
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +13,7 @@ import nibabel
 import numpy as np
 
 from mri_io.errors import FormatError, expected_got
+from mri_io.formats.contents import unexpected_content
 from mri_io.formats.images.files import ImageFile, Reader, check_claimed_size, reading, voxel_size
 from mri_io.formats.images.single import ImageFormat
 
@@ -18,6 +22,7 @@ __all__ = ["NiftiFormat", "from_nibabel", "open_pair"]
 _KIND = "NIfTI image"
 _MAGIC_1 = (b"n+1\0", b"ni1\0")
 _MAGIC_2 = (b"n+2\0", b"ni2\0")
+HEAD_BYTES = 352
 _UNITS_MM = {1: 1e3, 2: 1.0, 3: 1e-3}
 """By the standard's codes: metre, mm, micrometre."""
 _TIME_UNITS_S = {"sec": 1.0, "msec": 1e-3, "usec": 1e-6}
@@ -28,6 +33,11 @@ def is_nifti_header(head: bytes) -> bool:
     return head[344:348] in _MAGIC_1 or head[4:8] in _MAGIC_2
 
 
+def _holds_data(head: bytes) -> bool:
+    """Whether the magic is that of a header with its data behind it, not of one of a pair."""
+    return head[344:348] == _MAGIC_1[0] or head[4:8] == _MAGIC_2[0]
+
+
 class NiftiFormat(ImageFormat):
     """Images of three dimensions, and series: the fourth is ``frame``, the fifth ``set``.
 
@@ -35,29 +45,17 @@ class NiftiFormat(ImageFormat):
     """
 
     name = "nifti"
+    endings = (".nii", ".nii.gz")
     summary = "NIfTI-1 and -2 (.nii, .nii.gz, .hdr with .img): images and time series"
 
     def sniff(self, path: Path) -> bool:
         """Whether the file has the magic of NIfTI-1 or -2, compressed or not."""
-        header = self.header_of(path)
-        if not header.is_file():
-            return False
-        named = header.name.endswith((".nii", ".nii.gz"))
-        try:
-            with header.open("rb") as file:
-                head = file.read(352)
-            if head[:2] == b"\x1f\x8b":
-                if not header.name.endswith(".nii.gz"):
-                    return False
-                with gzip.open(header) as packed:
-                    head = packed.read(352)
-        except (OSError, EOFError, gzip.BadGzipFile):
-            return named
-        return named or is_nifti_header(head)
+        return path.is_file() and is_nifti_header(_head(self.header_of(path)))
 
     def header_of(self, path: Path) -> Path:
         """Return the header of a pair, ``.hdr`` for ``.img``, or the file itself."""
-        return path.with_suffix(".hdr") if path.suffix == ".img" else path
+        header = path.with_suffix(".hdr")
+        return header if path.suffix == ".img" and header.is_file() else path
 
     def files_of(self, path: Path) -> tuple[Path, ...]:
         """Return the file, or the two of a pair."""
@@ -73,14 +71,43 @@ class NiftiFormat(ImageFormat):
         """
         if _paired(path):
             return open_pair(path, _KIND)
-        with reading(path, _KIND):
-            image: Any = nibabel.load(path, keep_file_open=True)  # so that slices of .nii.gz are read in one pass
-        packed = "gzip" if path.name.endswith(".gz") else ""
-        return from_nibabel(image, path, _KIND, data=path, packed=packed)
+        head = _head(path)
+        if not is_nifti_header(head):
+            raise unexpected_content(path, _KIND)
+        if not _holds_data(head):
+            fix = "Name the two .hdr and .img, with one stem."
+            expected, got = "header and data of a NIfTI image", "the header of a pair"
+            raise FormatError(expected_got("content", expected=expected, got=got, where=path, fix=fix))
+        image_class: Any = nibabel.Nifti2Image if head[4:8] in _MAGIC_2 else nibabel.Nifti1Image
+        with reading(path, _KIND), ExitStack() as opened:
+            # nibabel goes by names. The file stays open, so that slices are unpacked in one pass.
+            stream = opened.enter_context(_unpacked(path))
+            image = image_class.from_file_map(image_class.make_file_map({"image": stream}))
+            weakref.finalize(image, opened.pop_all().close)
+        return from_nibabel(image, path, _KIND, data=path, packed="gzip" if _is_packed(path) else "")
+
+
+def _is_packed(path: Path) -> bool:
+    with path.open("rb") as file:
+        return file.read(2) == b"\x1f\x8b"
+
+
+def _unpacked(path: Path) -> gzip.GzipFile | BufferedReader:
+    return gzip.open(path) if _is_packed(path) else path.open("rb")
+
+
+def _head(path: Path) -> bytes:
+    """Return the first bytes of a file, unpacked; none where it is damaged."""
+    with _unpacked(path) as file:
+        try:
+            return file.read(HEAD_BYTES)
+        except (EOFError, zlib.error, gzip.BadGzipFile):
+            return b""
 
 
 def _paired(path: Path) -> bool:
-    return path.suffix == ".hdr"
+    """Whether data are in a file beside: a header that says so, or one that has such a file."""
+    return path.suffix == ".hdr" and (path.with_suffix(".img").is_file() or not _holds_data(_head(path)))
 
 
 def open_pair(path: Path, kind: str) -> ImageFile:

@@ -13,6 +13,7 @@ import numpy as np
 
 from mri_io.errors import FormatError, expected_got
 from mri_io.formats.base import import_extra
+from mri_io.formats.contents import unexpected_content
 from mri_io.formats.images.files import MOST_EXPANSION, ImageFile, Reader, check_claimed_size, reading, voxel_size
 from mri_io.formats.images.single import ImageFormat, header_beside
 
@@ -55,20 +56,16 @@ class NrrdFormat(ImageFormat):
     """
 
     name = "nrrd"
+    endings = (".nrrd", ".nhdr")
     summary = "NRRD (.nrrd, .nhdr with its data): images and series, spaces LPS, LAS, RAS"
 
     def sniff(self, path: Path) -> bool:
-        """Whether the file begins as NRRD files do, is named as one, or holds the data of one."""
+        """Whether the file begins as NRRD files do, or holds the data of one."""
         if not path.is_file():
             return False
         if self.header_of(path) != path:
             return True
-        try:
-            with path.open("rb") as file:
-                magic = file.read(len(MAGIC)) == MAGIC
-        except OSError:
-            magic = False
-        return magic or path.suffix.lower() in (".nrrd", ".nhdr")
+        return _has_magic(path)
 
     def header_of(self, path: Path) -> Path:
         """Return the ``.nhdr`` of a file with its data."""
@@ -95,6 +92,8 @@ class NrrdFormat(ImageFormat):
             of one series.
         """
         nrrd = import_extra("nrrd", "nrrd")
+        if not _has_magic(path):
+            raise unexpected_content(path, _KIND)
         with reading(path, _KIND), path.open("rb") as file:
             header = nrrd.read_header(_head(file).decode("latin-1").splitlines(keepends=True))
             dtype = _dtype(header, path)
@@ -122,6 +121,11 @@ class NrrdFormat(ImageFormat):
             held=source.nbytes if interleaved else 0,
             labels=_slicer_labels(header, path) if not series else {},
         )
+
+
+def _has_magic(path: Path) -> bool:
+    with path.open("rb") as file:
+        return file.read(len(MAGIC)) == MAGIC
 
 
 def _head(file: IO[bytes]) -> bytes:

@@ -1,12 +1,13 @@
 """Which volumes are in files and folders: every file is shown to the readers in turn, data sets are taken whole."""
 
 import os
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 from mri_io.errors import ConfigError, FormatError, MriError, expected_got
 from mri_io.formats.base import Format, ReadOptions, SourceItem
+from mri_io.formats.contents import content_of
 from mri_io.formats.table import formats, get_format
 
 __all__ = ["Found", "find_items", "find_sources"]
@@ -66,14 +67,23 @@ def find_sources(
             folder = _folder(path) if item.path != path else path.parent
             items.setdefault((item.path.resolve(), item.label), (item, item.path.parent.relative_to(folder)))
     if not items:
-        expected, where = f"one of the formats {', '.join(names)}", ", ".join(map(str, sources))
-        raise FormatError(expected_got("content", expected=expected, got="none of them", where=where))
+        raise _nothing_known(names, sources)
     # Files of one series may be given one by one, as a shell expands *.dcm.
     folders = {item.path: folder for item, folder in items.values()}
     joined = _gathered([item for item, _ in items.values()])
     labelled = _with_distinct_labels([(item, folders[item.path]) for item in joined])
     left_out = [folder for folder in search.left_out if folder.resolve() not in search.seen]
     return Found(_with_choices(labelled, choices or ReadOptions(), format), search.passed_over, left_out)
+
+
+def _nothing_known(names: Iterable[str], sources: Sequence[str | Path]) -> FormatError:
+    """Return the error for sources in which nothing is known; of one file it says what it is."""
+    got, fix = "none of them", ""
+    if len(sources) == 1 and Path(sources[0]).is_file():
+        what, fix = content_of(Path(sources[0]))
+        got = f"none of them: {what}"
+    expected, where = f"one of the formats {', '.join(names)}", ", ".join(map(str, sources))
+    return FormatError(expected_got("content", expected=expected, got=got, where=where, fix=fix))
 
 
 def _gathered(found: Sequence[SourceItem]) -> list[SourceItem]:
@@ -155,6 +165,8 @@ class _Search:
                 if _knows(reader, path):
                     return reader.find(path)
             if not is_folder:
+                if named := next((r for r in self._readers if path.name.lower().endswith(r.endings)), None):
+                    return named.find(path)
                 self.passed_over.append(path)
                 return []
             children = self._children(path)

@@ -8,6 +8,7 @@ from pathlib import Path
 from mri_io.errors import FormatError, MriError, expected_got
 from mri_io.formats import format_names, get_format
 from mri_io.formats.base import Format, Identity, RawVolume, SourceItem, identify
+from mri_io.formats.contents import content_of
 from mri_io.formats.images.files import ENDINGS, ImageFile, image_element, image_stem, label_element, label_memory
 from mri_io.formats.images.label_names import pair_labels, read_label_names
 from mri_io.formats.images.sidecars import sidecar_of, with_sidecar
@@ -199,6 +200,8 @@ def _reader_of(path: Path, *, isolate: bool = False) -> ImageFormat:
     for reader in _image_readers():
         if get_format(reader.name, isolate=isolate).sniff(path):
             return reader
-    raise FormatError(
-        expected_got("content", expected=f"an image file ({', '.join(ENDINGS)})", got="none of them", where=path)
-    )
+    if named := next((reader for reader in _image_readers() if path.name.lower().endswith(reader.endings)), None):
+        return named
+    what, fix = content_of(path)
+    expected, got = f"an image file ({', '.join(ENDINGS)})", f"none of them: {what}"
+    raise FormatError(expected_got("content", expected=expected, got=got, where=path, fix=fix))

@@ -22,7 +22,7 @@ class _Isolated(Format):
 
     def __init__(self, reader: Format) -> None:
         self._reader = reader
-        for attribute in ("name", "summary", "options", "options_when_named", "brings_labels"):
+        for attribute in ("name", "summary", "options", "options_when_named", "endings", "brings_labels"):
             setattr(self, attribute, getattr(reader, attribute))
 
     def _is_fragile(self, files: Sequence[Path]) -> bool:
