@@ -1,6 +1,7 @@
 """Cohorts that tests of the store share."""
 
 import os
+import tempfile
 
 import numpy as np
 import pytest
@@ -56,6 +57,9 @@ def s3_server(tmp_path_factory):
     pytest.importorskip("moto")
     pytest.importorskip("obstore")
     with S3Server(tmp_path_factory.mktemp("s3")) as server, pytest.MonkeyPatch.context() as patch:
+        # What writers stage on the way to a server is in the folder for temporary files, which other processes share.
+        patch.setenv("TMPDIR", str(tmp_path_factory.mktemp("staged")))
+        patch.setattr(tempfile, "tempdir", None)
         for name, value in server.environment.items():
             patch.setenv(name, value)
         yield server

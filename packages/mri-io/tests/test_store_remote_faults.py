@@ -1,12 +1,9 @@
 """Writers to an object store that are killed at every request, race, or sleep while others take over."""
 
-import importlib.util
 import json
 import os
 import shutil
 import signal
-import subprocess
-import sys
 import tempfile
 import threading
 import time
@@ -18,7 +15,6 @@ from pathlib import Path
 
 import numpy as np
 import obstore
-import psutil
 import pytest
 import zarr
 from zarr.errors import ZarrUserWarning
@@ -34,62 +30,17 @@ from mri_io.store.remote.claims import Claim, claim_of
 from mri_io.store.remote.object_store import ObjectStoreBackend
 from mri_io.store.remote.paths import store_path
 from mri_io.store.staging import STAGING, local_staging
+from mri_io.testing import writers as writer
+from mri_io.testing.waiting import wait_until
+from mri_io.testing.writers import BOTH, NEW, OLD, REPLACED, WITHOUT_A, WriterServer, values
 
-SCRIPT = Path(__file__).with_name("remote_writer.py")
-spec = importlib.util.spec_from_file_location("remote_writer", SCRIPT)
-writer = importlib.util.module_from_spec(spec)
-spec.loader.exec_module(writer)
-OLD, NEW = 1, 2
 LONG = 120.0
-
-
-class Server:
-    """The process that forks writers."""
-
-    def __init__(self, errors: Path) -> None:
-        self._errors = errors
-        with errors.open("wb") as file:
-            self.process = subprocess.Popen(
-                [sys.executable, str(SCRIPT), "-"],
-                stdin=subprocess.PIPE,
-                stdout=subprocess.PIPE,
-                stderr=file,
-                text=True,
-            )
-
-    def start(self, url, operation: str, value: int, event: str = "", number: int = 0, lease: float = LONG) -> int:
-        """Let writers begin; return the number of the first process."""
-        print(url, operation, value, event, number, lease, sep="\t", file=self.process.stdin, flush=True)
-        return int(self.process.stdout.readline().split()[0])
-
-    def wait(self) -> list[int]:
-        """Return how the writers have ended."""
-        return [int(code) for code in self.process.stdout.readline().split()]
-
-    def run(self, *arguments: object) -> list[int]:
-        self.start(*arguments)
-        return self.wait()
-
-    def stopped(self, *arguments: object) -> int:
-        """Start a writer that stops before one of its requests; return its process when it has stopped."""
-        process, end = self.start(*arguments), time.monotonic() + 60
-        while psutil.Process(process).status() != psutil.STATUS_STOPPED:
-            assert time.monotonic() < end
-            time.sleep(0.01)
-        return process
-
-    def errors(self) -> str:
-        """Return what writers have said so far."""
-        return self._errors.read_text()
 
 
 @pytest.fixture(scope="module")
 def server(s3_server, tmp_path_factory):
-    running = Server(tmp_path_factory.mktemp("writers") / "errors.txt")
-    yield running
-    with running.process:
-        pass
-    assert running.process.returncode == 0
+    with WriterServer(tmp_path_factory.mktemp("writers") / "errors.txt") as running:
+        yield running
 
 
 @pytest.fixture(scope="module")
@@ -120,17 +71,6 @@ def cohort(bucket, states):
     return restored(f"{bucket}/c", states["both"])
 
 
-def values(cohort) -> dict[str, int]:
-    """Return which writer made each element, after comparing its data with what that writer writes."""
-    found = {}
-    for volume in cohort.volumes():
-        found["volume"] = volume.attributes["writer"]
-        for path, element in volume.elements().items():
-            found[path] = element.provenance["seed"]
-            np.testing.assert_array_equal(element.numpy(), writer.data(found[path]))
-    return found
-
-
 def check_for_others(cohort) -> None:
     """What a plain zarr reader finds, with the copy of metadata and without it, is whole and of one writer."""
     for folder in (cohort.path / "volumes").glob("*.zarr"):
@@ -148,9 +88,6 @@ def check_for_others(cohort) -> None:
                         np.testing.assert_array_equal(array[...], expected)
 
 
-BOTH = {"volume": OLD, "recon/a": OLD, "recon/b": OLD}
-REPLACED = {"volume": NEW, "recon/a": NEW, "recon/b": NEW}
-WITHOUT_A = {"volume": OLD, "recon/b": OLD}
 # operation: (before, after, what may be seen after a kill beside these, every so many requests)
 STEPS = {
     "create": ({}, REPLACED, [], 3),
@@ -170,7 +107,7 @@ def test_killed_at_every_request(s3_server, server, states, operation):
     for number in count(1, stride):
         state = "both" if before == BOTH else "without a" if before else "empty"
         cohort = restored(f"{url}/{number}", states[state])
-        (code,) = server.run(cohort.path, operation, NEW, "kill", number)
+        (code,) = server.run(operation, cohort.path, NEW, "kill", number)
         seen = values(cohort)
         assert seen in (before, after, *between)
         check_for_others(cohort)
@@ -186,9 +123,9 @@ def test_killed_at_every_request(s3_server, server, states, operation):
             assert values(cohort) == seen
         again = operation.replace("replace", "create" if "volume" in operation else "write").removesuffix("-volume")
         if seen == before:
-            assert server.run(cohort.path, operation, NEW) == [0]
+            assert server.run(operation, cohort.path, NEW) == [0]
         elif seen in between:
-            assert server.run(cohort.path, again, NEW) == [0]
+            assert server.run(again, cohort.path, NEW) == [0]
         else:
             collect_garbage(cohort)  # the writer may have died before it brought the copy in the root up to date
         assert values(cohort) == after
@@ -201,7 +138,7 @@ def test_killed_at_every_request(s3_server, server, states, operation):
 
 def test_a_killed_writer_leaves_nothing_in_its_way_and_nothing_for_ever(cohort, server, tmp_path, monkeypatch):
     """Its claim is invisible and named as an orphan; so is what it staged here, until the next writer clears it."""
-    assert server.run(cohort.path, "write-other", 7, "kill", 3) == [-signal.SIGKILL]
+    assert server.run("write-other", cohort.path, 7, "kill", 3) == [-signal.SIGKILL]
     report = verify(cohort)
     assert [path.name for path in report.orphans] == ["x7"]
     assert list((local_staging() / STAGING).glob("*"))
@@ -273,12 +210,12 @@ def test_two_writers_of_one_volume(s3_server, server):
     url = s3_server.bucket()
     for number in range(2):
         cohort = create_cohort(f"{url}/{number}")
-        codes = server.run(cohort.path, "create+create", 10 * number)
+        codes = server.run("create+create", cohort.path, 10 * number)
         assert sorted(codes) in ([0, writer.EXISTS], [0, writer.REFUSED]), codes
         winner = 10 * number + codes.index(0)
         assert values(cohort) == {"volume": winner, "recon/a": winner, "recon/b": winner}
         cohort[writer.ID].remove("recon/a")
-        codes = server.run(cohort.path, "write+write", 10 * number + 5)
+        codes = server.run("write+write", cohort.path, 10 * number + 5)
         assert sorted(codes) in ([0, writer.EXISTS], [0, writer.REFUSED]), codes
         assert values(cohort)["recon/a"] == 10 * number + 5 + codes.index(0)
         report = verify(cohort)
@@ -288,11 +225,11 @@ def test_two_writers_of_one_volume(s3_server, server):
 def test_many_writers_of_one_cohort(bucket, server):
     """Volumes of their own, elements of one volume and rows of failures: nothing is lost."""
     cohort = create_cohort(f"{bucket}/c")
-    assert server.run(cohort.path, "rows+rows+rows", 4) == [0, 0, 0]
+    assert server.run("rows+rows+rows", cohort.path, 4) == [0, 0, 0]
     assert [volume.attributes["writer"] for volume in cohort.volumes()] == [4, 5, 6]
     assert {row["item"] for row in cohort.failures()} == {f"{n}-{m}" for n in (4, 5, 6) for m in range(5)}
     writer.create(cohort, OLD)
-    assert server.run(cohort.path, "write-other+write-other+write-other", 4) == [0, 0, 0]
+    assert server.run("write-other+write-other+write-other", cohort.path, 4) == [0, 0, 0]
     assert set(cohort[writer.ID].elements()) == {"recon/a", "recon/b", "recon/x4", "recon/x5", "recon/x6"}
     report = verify(cohort)
     assert (report.ok, report.orphans, report.stale) == (True, [], [])
@@ -304,7 +241,7 @@ def test_joining_and_replacing_at_once(s3_server, server, states, operations):
     url = s3_server.bucket()
     for number in range(2):
         cohort = restored(f"{url}/{number}", states["both"])
-        codes = server.run(cohort.path, operations, NEW)
+        codes = server.run(operations, cohort.path, NEW)
         assert codes[1] in (0, writer.REFUSED)
         report = verify(cohort)
         assert (report.ok, report.stale) == (True, []), report
@@ -323,9 +260,12 @@ def test_a_stopped_writer_wakes_up_too_late(bucket, states, server, monkeypatch,
     """Another took over while it slept: it commits nothing, overwrites nothing, and says so."""
     cohort, told = restored(f"{bucket}/c", states["empty"]), len(server.errors())
     codes = []
-    process = server.stopped(cohort.path, "create", NEW, "stop", number, lease)
-    with pytest.raises(StoreError, match="another writer is at work"):
-        writer.create(cohort, 3)
+    process = server.stopped("create", cohort.path, NEW, "stop", number, lease)
+    claimed = (cohort.volumes_path / f"{writer.ID}.zarr" / "zarr.json").file_stat().modified
+    with monkeypatch.context() as clock:
+        clock.setattr(claims, "server_time", lambda volumes: claimed + lease / 2)  # however long it took until here
+        with pytest.raises(StoreError, match="another writer is at work"):
+            writer.create(cohort, 3)
     if number == 9:
         time.sleep(lease + 1.1)  # the server dates objects by seconds
     else:  # instead, the clock of the server goes on, and that of the writer as far as makes it ask
@@ -361,7 +301,7 @@ def test_a_stopped_writer_wakes_up_too_late(bucket, states, server, monkeypatch,
 
 def test_a_writer_that_slept_goes_on_when_nobody_took_over(bucket, states, server):
     cohort = restored(f"{bucket}/c", states["empty"])
-    process = server.stopped(cohort.path, "create", NEW, "stop", 4, 1.0)
+    process = server.stopped("create", cohort.path, NEW, "stop", 4, 1.0)
     time.sleep(1.1)
     os.kill(process, signal.SIGCONT)
     assert server.wait() == [0]
@@ -376,6 +316,7 @@ def test_a_claim_is_renewed_while_its_writer_works(cohort, monkeypatch):
     try:
         first = (target / "zarr.json").file_stat()
         time.sleep(1.6)
+        wait_until(lambda: claim_of((target / "zarr.json").read_bytes())["renewal"] > 2)
         raw, stat = (target / "zarr.json").read()
         assert stat.tag != first.tag
         assert claim_of(raw)["renewal"] > 2
