@@ -9,6 +9,7 @@ import threading
 import time
 
 import numpy as np
+import psutil
 import pytest
 
 from mri_io import open_cohort, verify
@@ -18,6 +19,7 @@ from mri_io.formats import Format, find_items, find_sources, get_format, table
 from mri_io.formats.isolation import child as children
 from mri_io.formats.isolation import messages, proxy
 from mri_io.testing.raw_files import random_kspace, write_fastmri
+from mri_io.testing.waiting import PATIENCE_S, wait_until
 
 SCRIPTED = '''
 import ctypes, os, time
@@ -71,6 +73,7 @@ class Scripted(Format):
         if action == "crash":
             ctypes.string_at(0)
         elif action == "hang":
+            path.with_suffix(".hangs").touch()
             ctypes.PyDLL(None).sleep(1000)  # holds the interpreter, as a library in a loop does
         elif action == "raise":
             raise ShapeError(f"{path}: shape")
@@ -165,7 +168,7 @@ def test_the_same_child_serves_until_it_dies(scripted):
     assert first == reader.memory(item) != os.getpid()
     assert get_format("scripted").memory(item) == os.getpid()
     os.kill(first, signal.SIGKILL)
-    time.sleep(0.2)
+    wait_until(lambda: psutil.Process(first).status() == psutil.STATUS_ZOMBIE)
     assert reader.memory(item) not in (first, os.getpid())
 
 
@@ -173,15 +176,16 @@ def test_the_same_child_serves_until_it_dies(scripted):
     ("action", "step"), [*(("crash", step) for step in ("sniff", "identify", "read", "blocks")), ("hang", "blocks")]
 )
 def test_crash_and_hang_are_failures_of_one_file(scripted, tmp_path, monkeypatch, action, step):
-    monkeypatch.setattr(children, "PATIENCE_S", 2.0)
+    if action == "hang":
+        monkeypatch.setattr(children, "PATIENCE_S", 3.0)
     scripted("nothing", "read", "good1.scripted")
     scripted("nothing", "read", "good2.scripted")
     folder = scripted(action, step, "bad.scripted")
     start = time.monotonic()
     summary = convert([folder], tmp_path / "c", progress=False)
-    assert time.monotonic() - start < 60
+    assert time.monotonic() - start < PATIENCE_S
     (failure,) = summary.failures
-    what = r"crashed \(signal 11\)" if action == "crash" else "did not answer for 2 s"
+    what = r"crashed \(signal 11\)" if action == "crash" else "did not answer for 3 s"
     assert "most recent call first" in failure.traceback or action == "crash"  # where the library hung
     assert failure.error.startswith(f"{folder / 'bad.scripted'}: ")
     assert ": the library that reads it " in failure.error
@@ -196,7 +200,8 @@ def test_crash_and_hang_are_failures_of_one_file(scripted, tmp_path, monkeypatch
     ("action", "step"), [*(("crash", step) for step in ("sniff", "open", "slices")), ("hang", "slices")]
 )
 def test_a_given_label_map_that_crashes_is_a_failure_of_its_source(scripted, tmp_path, monkeypatch, action, step):
-    monkeypatch.setattr(children, "PATIENCE_S", 2.0)
+    if action == "hang":
+        monkeypatch.setattr(children, "PATIENCE_S", 3.0)
     folder = scripted("nothing", "read", "good.scripted")
     scripted("nothing", "read", "bad.scripted")
     labels = scripted("nothing", "read", "good_a.scripted.mha", "labels")
@@ -250,13 +255,7 @@ def test_the_child_ends_with_its_parent(tmp_path):
     )
     done = subprocess.run([sys.executable, "-c", script], stdout=subprocess.PIPE, text=True)
     child = int(done.stdout)
-    for _ in range(100):
-        try:
-            os.kill(child, 0)
-        except ProcessLookupError:
-            return
-        time.sleep(0.1)
-    pytest.fail("the child lives on")
+    wait_until(lambda: not psutil.pid_exists(child))
 
 
 def test_every_method_is_passed_on():
@@ -292,8 +291,13 @@ def test_a_child_that_is_killed_wants_memory(scripted, tmp_path, number):
     folder = scripted("hang", "read")
     (item,) = find_items([folder])
     child = get_format("scripted", isolate=True).memory(item)
-    timer = threading.Timer(0.5, os.kill, (child, number))
-    timer.start()
+
+    def kill():
+        wait_until((folder / "a.hangs").exists)
+        os.kill(child, number)
+
+    thread = threading.Thread(target=kill)
+    thread.start()
     with pytest.raises(FormatError, match=rf"was killed \(signal {number}\), most likely for want of memory"):
         get_format("scripted", isolate=True).read(item)
-    timer.join()
+    thread.join()
