@@ -8,7 +8,7 @@ DEMO ?= demo-output
 JOBS ?= 2
 inputs := pyproject.toml constraints.txt tools/bootstrap.sh $(wildcard packages/*/pyproject.toml)
 
-.PHONY: help install dev demo test lint types contracts unit format bench-real bench-startup bench-store faults clean
+.PHONY: help install dev demo test lint types contracts unit format bench-real bench-memory bench-startup bench-store faults clean
 
 help:  ## list the targets
 	@grep -E '^[a-z-]+:.*##' Makefile | sed -E 's/:[^#]*## /\t/' | expand -t 16
@@ -47,6 +47,9 @@ bench-real: install  ## figures on real input (MRI_TEST_DATA), for docs/results.
 
 bench-store: install  ## speed of the store beside HDF5 and plain copies, for docs/results.md
 	$(PY) benchmarks/store.py
+
+bench-memory: install  ## the most memory that converting a file of 4 GB takes, for docs/preparation.md
+	$(PY) benchmarks/memory.py
 
 faults: dev  ## kills, flipped bits, full disks, races and damaged inputs, for docs/results.md; an hour
 	GOMP_SPINCOUNT=50000 $(PY) -m tools.faults

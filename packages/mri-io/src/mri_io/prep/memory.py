@@ -12,7 +12,8 @@ Memory = int | Callable[[Any], int]
 """Bytes that one task holds at most beside its process, or a function of the item that returns them."""
 
 PROCESS_BYTES = 300 * 10**6
-"""A worker and the process that watches it, with this package imported (measured: 0.18 GB), and some room."""
+"""A worker, the process that watches it, and the one that parses its files, with this package imported (measured:
+0.27 GB), and some room."""
 
 _MEMBERSHIP, _GROUPS = Path("/proc/self/cgroup"), Path("/sys/fs/cgroup")
 
