@@ -16,7 +16,8 @@ import pytest
 from mri_io.errors import ConfigError, FormatError, StoreError
 from mri_io.prep import PrepSummary, TaskFailure, cluster, prepare_cohort, run_tasks
 from mri_io.testing import flip_bit
-from mri_io.testing.clusters import dask_scheduler, dask_worker
+from mri_io.testing.clusters import dask_scheduler, dask_worker, meet
+from mri_io.testing.waiting import wait_until
 
 
 @pytest.fixture(scope="module")
@@ -109,17 +110,16 @@ def test_nothing_to_do_is_no_error(scheduler):
     assert (summary.ok, summary.results) == (True, [])
 
 
-def test_local_workers_have_one_thread_and_keep_memory_and_this_process_its_own(monkeypatch):
+def test_local_workers_have_one_thread_and_keep_memory_and_this_process_its_own(tmp_path, monkeypatch):
     monkeypatch.setenv("OMP_NUM_THREADS", "7")
     monkeypatch.delenv("MKL_NUM_THREADS", raising=False)
 
     def look(item: int) -> dict:
         import os
-        import time
 
         from distributed import get_worker
 
-        time.sleep(0.3)  # so that both workers get one
+        meet(tmp_path, 2)  # so that both workers get one
         names = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS", "NUMBA_NUM_THREADS")
         return {
             "env": [os.environ.get(n) for n in names],
@@ -192,15 +192,19 @@ def test_a_scheduler_that_is_not_there(monkeypatch):
 
 def test_a_scheduler_that_ends_during_the_run(tmp_path):
     def work(item: int) -> dict:
-        import time
-
-        time.sleep(item)
+        if item:
+            wait_until((tmp_path / "killed").exists)
         return {}
+
+    def kill(*_: object) -> None:
+        started.kill()
+        started.wait()
+        (tmp_path / "killed").touch()
 
     with dask_scheduler() as (started, found), dask_worker(found, tmp_path):
         message = f"{found}: the dask scheduler ended or forgot the work. Run the command again: it continues"
         with pytest.raises(StoreError, match=message):
-            run_tasks(work, [0, 2], scheduler=found, progress=False, on_done=lambda *_: started.kill())
+            run_tasks(work, [0, 1], scheduler=found, progress=False, on_done=kill)
 
 
 def work_on(volume) -> dict:
@@ -289,19 +293,30 @@ def terminal(monkeypatch):
 
 
 def test_a_terminal_shows_count_rate_time_left_and_failures(monkeypatch):
+    text, began, ends = "", time.monotonic(), []
+
+    def is_shown() -> bool:
+        nonlocal text
+        text += shown()
+        return "3/6" in text
+
     def work(item: int) -> dict:
         time.sleep(0.12)
+        if item == 3:
+            wait_until(is_shown)  # the bar is drawn now and then
+        ends.append(time.monotonic())
         if item == 0:
             raise ValueError("broken")
         return {}
 
     with terminal(monkeypatch) as shown:
         run_tasks(work, range(6), description="calibrate")
-        text = shown()
+        slowest = 6 / (time.monotonic() - began)
+        text += shown()
     assert re.search(r"calibrate .*\b3/6 +\d\.\d\d/s +0:00:0\d +1 failed", text), text
     assert "6/6" in text
     rates = [float(rate) for rate in re.findall(r"([0-9.]+)/s", text)]
-    assert 2 < rates[-1] < 9  # six items of 0.12 s
+    assert slowest - 0.01 < rates[-1] < 6 / (ends[-1] - ends[0])
 
 
 def test_without_a_terminal_lines_appear_now_and_then(monkeypatch, capsys):

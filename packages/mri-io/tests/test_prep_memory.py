@@ -9,6 +9,7 @@ from mri_io import create_cohort, open_cohort, verify
 from mri_io.formats import find_items, get_format
 from mri_io.prep import memory, prepare_cohort, run_tasks
 from mri_io.prep.memory import PROCESS_BYTES, free_memory, plan_memory
+from mri_io.testing.clusters import meet
 from mri_io.testing.peak_memory import peak_bytes
 
 GB = 10**9
@@ -80,14 +81,13 @@ def test_as_many_workers_as_fit_and_at_least_one(needs, wanted, free, workers, n
     assert plan.fits == (free is None or needed * GB <= free)
 
 
-def test_local_workers_are_fitted_and_it_is_said(monkeypatch, capfd):
+def test_local_workers_are_fitted_and_it_is_said(tmp_path, monkeypatch, capfd):
     monkeypatch.setattr("mri_io.prep.runner.free_memory", lambda: 2 * (PROCESS_BYTES + GB) + 1000)
 
     def work(item: int) -> dict:
         import os
-        import time
 
-        time.sleep(0.3)
+        meet(tmp_path, 2)
         return {"pid": os.getpid()}
 
     summary = run_tasks(work, range(6), scheduler="local:4", description="convert", memory=lambda item: GB)
