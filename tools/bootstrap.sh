@@ -30,7 +30,7 @@ for package in recon seg joint cli; do
     arguments+=(-e "packages/mri-$package")
 done
 if [ "${1:-}" = "--dev" ]; then
-    arguments=(-e "packages/mri-io[demo,formats,remote,report,slurm,train]" "${arguments[@]:2}" --group dev)
+    arguments=(-e "packages/mri-io[dashboard,demo,formats,remote,report,slurm,train]" "${arguments[@]:2}" --group dev)
 fi
 "$venv/bin/uv" pip install --quiet --python "$venv/bin/python" --compile-bytecode -c constraints.txt "${arguments[@]}"
 "$venv/bin/uv" pip check --quiet --python "$venv/bin/python"

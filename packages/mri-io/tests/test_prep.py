@@ -7,14 +7,13 @@ import socket
 import sys
 import time
 from contextlib import contextmanager
-from importlib.util import find_spec
 from pathlib import Path
 
 import dask
 import pytest
 
 from mri_io.errors import ConfigError, FormatError, StoreError
-from mri_io.prep import PrepSummary, TaskFailure, cluster, prepare_cohort, run_tasks
+from mri_io.prep import PrepSummary, TaskFailure, cluster, local, prepare_cohort, run_tasks
 from mri_io.testing import flip_bit
 from mri_io.testing.clusters import dask_scheduler, dask_worker, meet
 from mri_io.testing.waiting import wait_until
@@ -355,21 +354,26 @@ def test_numbers_tell_failures_apart():
     ]
 
 
-class Client:
-    """A client of a scheduler with a dashboard, whose machine has bokeh or not."""
+def test_the_dashboard_of_local_workers_is_named_and_answers(capfd):
+    import urllib.request
 
-    dashboard_link = "http://node:8787/status"
+    pytest.importorskip("bokeh")
+    answers = []
 
-    def __init__(self, found: object) -> None:
-        self.found = found
+    def look(*_: object) -> None:
+        address = re.search(r"dask dashboard: (http://\S+)", capfd.readouterr().err)
+        assert address, "no address on standard error"
+        with urllib.request.urlopen(address[1], timeout=60) as page:
+            answers.append(page.status)
 
-    def run_on_scheduler(self, function, *arguments):
-        assert (function, arguments) == (find_spec, ("bokeh",))
-        return self.found
+    assert run_tasks(lambda item: {}, [0], scheduler="local:1", description="convert", on_done=look).ok
+    assert answers == [200]
 
 
-def test_the_dashboard_is_named_where_there_is_one():
-    said = []
-    cluster._tell_dashboard(Client(object()), said.append)
-    cluster._tell_dashboard(Client(None), said.append)
-    assert said == ["dask dashboard: http://node:8787/status"]
+def test_without_bokeh_it_is_said_how_to_get_a_dashboard(capfd, monkeypatch):
+    monkeypatch.setattr(cluster, "find_spec", lambda name: None)
+    monkeypatch.setattr(local, "find_spec", lambda name: None)
+    assert run_tasks(lambda item: {}, [0], scheduler="local:1", description="convert").ok
+    said = capfd.readouterr().err
+    hint = "convert: no dask dashboard. For one, where the scheduler runs: pip install 'mri-io[dashboard]'\n"
+    assert said.count(hint) == said.count("dashboard.") == 1

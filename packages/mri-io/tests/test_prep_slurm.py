@@ -90,10 +90,12 @@ def test_jobs_are_submitted_as_configured_and_ended(slurm, tmp_path, capfd):
             assert f"#SBATCH {line}\n" in script
     assert set((slurm / "cancelled").read_text().split()) == jobs(slurm)
     wait_until(lambda: all(map(is_gone, slurm.glob("job-*.pid"))))
-    assert capfd.readouterr().err.splitlines() == [
+    *said, dashboard = capfd.readouterr().err.splitlines()
+    assert said == [
         "smooth: 6 volumes, up to 2.0 GB each beside 0.3 GB per process",
         "smooth: slurm: up to 2 jobs; the first is submitted (squeue --me)",
     ]
+    assert dashboard.startswith("smooth: dask dashboard: http://")
 
 
 def test_a_job_of_several_cores_has_a_process_of_one_thread_for_each(slurm, tmp_path):

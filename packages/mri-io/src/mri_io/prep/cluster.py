@@ -106,6 +106,8 @@ def _connected(address: str) -> Iterator[Any]:
 
 
 def _tell_dashboard(client: Any, tell: Callable[[str], None]) -> None:
-    """Tell where the dashboard is, if the scheduler's machine has the package bokeh: else there is an empty page."""
-    if client.dashboard_link and client.run_on_scheduler(find_spec, "bokeh") is not None:
+    """Tell where the dashboard is, or how to get one: without the package bokeh a scheduler has an empty page."""
+    if client.run_on_scheduler(find_spec, "bokeh") is None:
+        tell("no dask dashboard. For one, where the scheduler runs: pip install 'mri-io[dashboard]'")
+    elif client.dashboard_link:
         tell(f"dask dashboard: {client.dashboard_link}")
