@@ -206,20 +206,26 @@ def test_what_has_no_metadata_is_collected(cohort):
 
 
 def test_two_writers_of_one_volume(s3_server, server):
-    """One wins and its data are whole; the other is told. So with one element."""
-    url = s3_server.bucket()
-    for number in range(2):
-        cohort = create_cohort(f"{url}/{number}")
-        codes = server.run("create+create", cohort.path, 10 * number)
+    """One wins and its data are whole; the other is told before it uploads anything. So with one element.
+
+    Both have seen that there is none and stop right before they claim it: what decides is the condition of that write.
+    """
+    cohort = create_cohort(f"{s3_server.bucket()}/c")
+    for operation, value, expected in (
+        ("create+create", 10, ("volume", "recon/a", "recon/b")),
+        ("write+write", 15, ("recon/a",)),
+    ):
+        told = len(server.errors())
+        codes = server.woken_together(operation, cohort.path, value, "stop", 1)
         assert sorted(codes) in ([0, writer.EXISTS], [0, writer.REFUSED]), codes
-        winner = 10 * number + codes.index(0)
-        assert values(cohort) == {"volume": winner, "recon/a": winner, "recon/b": winner}
-        cohort[writer.ID].remove("recon/a")
-        codes = server.run("write+write", cohort.path, 10 * number + 5)
-        assert sorted(codes) in ([0, writer.EXISTS], [0, writer.REFUSED]), codes
-        assert values(cohort)["recon/a"] == 10 * number + 5 + codes.index(0)
+        said = server.errors()[told:]
+        assert ("another writer is at work on it" in said) == (writer.REFUSED in codes), said
+        assert "taken it over" not in said
+        found = values(cohort)
+        assert {found[name] for name in expected} == {value + codes.index(0)}
         report = verify(cohort)
         assert (report.ok, report.orphans, report.stale) == (True, [], [])
+        cohort[writer.ID].remove("recon/a")
 
 
 def test_many_writers_of_one_cohort(bucket, server):

@@ -1,6 +1,7 @@
 """Processes that a test kills, stops or lets race: forked at request from one that has imported what they need."""
 
 import os
+import signal
 import subprocess
 import sys
 from collections.abc import Callable
@@ -28,6 +29,7 @@ class ForkServer:
 
     def __init__(self, module: str, errors: Path) -> None:
         self._errors = errors
+        self._started: list[int] = []
         with errors.open("wb") as file:
             self._process = subprocess.Popen(
                 [sys.executable, "-m", module], stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=file, text=True
@@ -46,7 +48,8 @@ class ForkServer:
     def start(self, operation: str, *arguments: object) -> int:
         """Let an operation begin, several at once for ``a+b``; return the number of the first process."""
         print(operation, *arguments, sep="\t", file=self._process.stdin, flush=True)
-        return self._answer()[0]
+        self._started = self._answer()
+        return self._started[0]
 
     def wait(self) -> list[int]:
         """Return the exit statuses of what was started, when all have ended."""
@@ -58,12 +61,19 @@ class ForkServer:
         return self.wait()
 
     def stopped(self, operation: str, *arguments: object) -> int:
-        """Start an operation that stops itself; return its process when it has done so."""
+        """Start an operation that stops itself, or several that do; return the first process when all have done so."""
         import psutil
 
         process = self.start(operation, *arguments)
-        wait_until(lambda: psutil.Process(process).status() == psutil.STATUS_STOPPED)
+        wait_until(lambda: all(psutil.Process(one).status() == psutil.STATUS_STOPPED for one in self._started))
         return process
+
+    def woken_together(self, operation: str, *arguments: object) -> list[int]:
+        """Let operations that stop themselves go on when the last has stopped; return their exit statuses."""
+        self.stopped(operation, *arguments)
+        for process in self._started:
+            os.kill(process, signal.SIGCONT)
+        return self.wait()
 
     def errors(self) -> str:
         """Return what has been written on standard error so far."""
