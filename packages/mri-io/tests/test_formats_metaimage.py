@@ -10,21 +10,17 @@ from mri_io.formats import find_items, find_sources, get_format
 from mri_io.testing.image_files import AFFINES, box, image, read_one, values, volumes, write_metaimage
 
 
-@pytest.mark.parametrize("name", AFFINES)
 @pytest.mark.parametrize("ending", [".mha", ".mhd"])
 @pytest.mark.parametrize("compress", [False, True])
-def test_arrays_and_affines(tmp_path, name, ending, compress):
+def test_arrays_in_one_file_and_two(tmp_path, ending, compress):
     array = image()
-    path = write_metaimage(tmp_path / f"a_t2{ending}", array, AFFINES[name], compress=compress)
+    path = write_metaimage(tmp_path / f"a_t2{ending}", array, AFFINES["oblique"], compress=compress)
     item, raw = read_one(path)
     assert len(item.files) == (1 if ending == ".mha" else 2)
     (element,) = raw.elements
     assert element.path == "image/t2"
     np.testing.assert_array_equal(values(element), array.T)
-    np.testing.assert_allclose(element.affine, AFFINES[name], atol=1e-5)
-    # Where ITK itself puts the last voxel, in LPS.
-    last = SimpleITK.ReadImage(str(path)).TransformIndexToPhysicalPoint([n - 1 for n in array.shape])
-    np.testing.assert_allclose((element.affine @ [*(n - 1 for n in array.shape), 1])[:3], last * np.array([-1, -1, 1]))
+    np.testing.assert_allclose(element.affine, AFFINES["oblique"], atol=1e-5)
 
 
 def test_the_data_of_a_header_are_no_file_of_their_own(tmp_path):
