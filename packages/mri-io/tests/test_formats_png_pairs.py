@@ -6,6 +6,7 @@ from PIL import Image
 
 from mri_io.convert import convert
 from mri_io.errors import FormatError, ShapeError
+from mri_io.export import export
 from mri_io.formats import find_items, get_format
 from mri_io.store import open_cohort
 from mri_io.testing.image_files import volumes
@@ -15,6 +16,21 @@ from mri_io.testing.raw_files import write_png_pairs
 def read(item):
     raw = get_format("png-pairs").read(item)
     return {e.path: (next(e.blocks()), e) for e in raw.elements}, raw
+
+
+def test_exported_pngs_come_back_equal(volume, tmp_path, made, rng):
+    array = rng.integers(0, 256, (3, 7, 5)).astype(np.int16)
+    array[:, 0], array[:, 1] = 0, 255  # the window is that of eight bits, from the 0.5th to the 99.5th percentile
+    labels = rng.choice([0, 2, 5], array.shape).astype(np.uint8)
+    volume.write("image/cine", array, provenance=made)
+    volume.write("seg/a", labels, provenance=made, labels={2: "two", 5: "five"})
+    for path, folder in (("image/cine", "images"), ("seg/a", "labels")):
+        for number, file in enumerate(export(volume[path], tmp_path / "in" / folder, "png")):
+            file.rename(file.with_name(f"{volume.id}_{number:03d}.png"))
+    (item,) = find_items([tmp_path / "in"])
+    arrays, _ = read(item)
+    np.testing.assert_array_equal(arrays["image/cine"][0], array)
+    np.testing.assert_array_equal(arrays["seg/mask"][0], labels)
 
 
 def test_a_volume_per_patient(tmp_path):
