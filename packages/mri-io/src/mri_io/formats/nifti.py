@@ -4,7 +4,9 @@ import gzip
 import math
 import weakref
 import zlib
-from contextlib import AbstractContextManager, ExitStack, nullcontext
+from collections.abc import Iterator
+from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
+from dataclasses import replace
 from io import BufferedReader
 from pathlib import Path
 from typing import Any
@@ -14,7 +16,7 @@ import numpy as np
 
 from mri_io.errors import FormatError, expected_got
 from mri_io.formats.contents import unexpected_content
-from mri_io.formats.images.files import ImageFile, Reader, check_claimed_size, reading, voxel_size
+from mri_io.formats.images.files import ImageFile, Reader, check_claimed_size, read_to_end, reading, voxel_size
 from mri_io.formats.images.single import ImageFormat
 
 __all__ = ["NiftiFormat", "from_nibabel", "open_pair"]
@@ -84,7 +86,10 @@ class NiftiFormat(ImageFormat):
             stream = opened.enter_context(_unpacked(path))
             image = image_class.from_file_map(image_class.make_file_map({"image": stream}))
             weakref.finalize(image, opened.pop_all().close)
-        return from_nibabel(image, path, _KIND, data=path, packed="gzip" if _is_packed(path) else "")
+        if not isinstance(stream, gzip.GzipFile):
+            return from_nibabel(image, path, _KIND, data=path)
+        found = from_nibabel(image, path, _KIND, data=path, packed="gzip")
+        return replace(found, reader=lambda: _whole(found.reader(), stream))
 
 
 def _is_packed(path: Path) -> bool:
@@ -175,6 +180,13 @@ def _reader(image: Any, lengths: tuple[int, ...]) -> AbstractContextManager[Read
 def _unit_mm(header: Any) -> float:
     """Return the mm of the header's unit of space; one that is not stated, or of no known code, is taken as mm."""
     return _UNITS_MM.get(int(header["xyzt_units"]) % 8, 1.0) if "xyzt_units" in header else 1.0
+
+
+@contextmanager
+def _whole(reader: AbstractContextManager[Reader], stream: gzip.GzipFile) -> Iterator[Reader]:
+    with reader as read:
+        yield read
+        read_to_end(stream)
 
 
 def _frame_step(header: Any, ndim: int) -> float | None:

@@ -14,7 +14,15 @@ import numpy as np
 from mri_io.errors import FormatError, expected_got
 from mri_io.formats.base import import_extra
 from mri_io.formats.contents import unexpected_content
-from mri_io.formats.images.files import MOST_EXPANSION, ImageFile, Reader, check_claimed_size, reading, voxel_size
+from mri_io.formats.images.files import (
+    MOST_EXPANSION,
+    ImageFile,
+    Reader,
+    check_claimed_size,
+    read_to_end,
+    reading,
+    voxel_size,
+)
 from mri_io.formats.images.single import ImageFormat, header_beside
 
 __all__ = ["NrrdFormat"]
@@ -278,6 +286,8 @@ class _Data:
                 unpacked = files.enter_context(bz2.BZ2File(file))
             _pass_over(unpacked, max(0, self._bytes))
             yield unpacked
+            if self._packed:
+                read_to_end(unpacked)
 
     @contextmanager
     def sequential(self) -> Iterator[Reader]:

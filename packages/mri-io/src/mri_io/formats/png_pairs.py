@@ -24,6 +24,8 @@ _IM = "-IM"
 _ONLY = "mask"
 """Element of the masks where one folder holds them all."""
 _LOSSY = (".jpg", ".jpeg")
+_END, _TAIL_BYTES = b"IEND\xaeB`\x82", 4096
+"""Last chunk of a PNG, and where it is looked for: some programs leave bytes behind it."""
 
 
 class PngPairsFormat(Format):
@@ -177,6 +179,8 @@ def _same_size(files: tuple[Path, ...], *, is_mask: bool = False) -> list[np.nda
     for file in files:
         try:
             with Image.open(file, formats=["PNG"]) as image:
+                if not _has_end(file):
+                    raise ValueError("no end")
                 if image.width * image.height > MOST_PIXELS:
                     raise FormatError(
                         expected_got("size", expected=f"up to {MOST_PIXELS} pixels", got=image.size, where=file)
@@ -197,6 +201,12 @@ def _same_size(files: tuple[Path, ...], *, is_mask: bool = False) -> list[np.nda
                 )
             )
     return arrays
+
+
+def _has_end(file: Path) -> bool:
+    with file.open("rb") as stream:
+        stream.seek(max(0, file.stat().st_size - _TAIL_BYTES))
+        return _END in stream.read()
 
 
 def _grey(image: Image.Image) -> np.ndarray:

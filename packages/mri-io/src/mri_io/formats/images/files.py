@@ -4,8 +4,9 @@ import math
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass, field, replace
+from gzip import GzipFile
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 import numpy as np
 
@@ -21,6 +22,7 @@ __all__ = [
     "image_stem",
     "label_element",
     "label_memory",
+    "read_to_end",
     "reading",
     "voxel_size",
 ]
@@ -154,6 +156,12 @@ def reading(path: Path, kind: str) -> Iterator[None]:
         raise FormatError(
             f"{path}: expected a readable {kind}, got: {text.rstrip('.')}. The file is truncated or of another format."
         ) from error
+
+
+def read_to_end(packed: IO[bytes] | GzipFile) -> None:
+    """Read what is left of a packed stream: it checks its length and checksum at its end, and nowhere before."""
+    while packed.read(BLOCK_BYTES):
+        pass
 
 
 def voxel_size(affine: np.ndarray) -> tuple[float, float, float]:
