@@ -101,7 +101,8 @@ def test_tables_are_the_statistics_of_the_rows(cohort, tmp_path):
         for v, values in zip(cohort.volumes(), np.random.default_rng(1).uniform(0.5, 1, (4, 2)), strict=True)
         for label, value in zip(("outer", "inner"), values.tolist(), strict=True)
     ]
-    cohort.write_evaluation("overlap", task="seg", rows=overlaps)
+    failed = [{"volume_id": "sub-09_acq-t1_run-1", "error": "damaged"}]
+    cohort.write_evaluation("overlap", task="seg", rows=overlaps, missing=failed)
     page = read(write_report(cohort, tmp_path / "new" / "report.html"))
     stored = cohort.evaluations()["quality"]["rows"]
     quality = next(table for table in page.tables if "psnr [dB] ↑" in table[0])
@@ -124,6 +125,7 @@ def test_tables_are_the_statistics_of_the_rows(cohort, tmp_path):
     assert [row[-1] for row in table[1:]] == [f"{v.mean():.3f} ± {v.std(ddof=1):.3f}" for v in expected]
     assert [row[1] for row in table[1:]] == ["all", "outer", "inner"]
     assert "over 4 volumes of 4 subjects. part: all." in page.text
+    assert "over 4 volumes of 4 subjects. 1 more could not be measured." in page.text
 
 
 def test_the_provenance_of_every_element(cohort, tmp_path):

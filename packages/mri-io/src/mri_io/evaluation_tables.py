@@ -4,6 +4,7 @@ import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from mri_io.prep.summary import TaskFailure, failure_lines
 from mri_io.store.evaluations import summarise
 
 __all__ = ["print_evaluation", "summary_cell"]
@@ -28,13 +29,14 @@ def summary_cell(values: Mapping[str, Any]) -> str:
 
 
 def print_evaluation(evaluation: Mapping[str, Any]) -> None:
-    """Print the summary of a stored evaluation to the terminal.
+    """Print the summary of a stored evaluation to the terminal, and below it the volumes that failed.
 
     Parameters
     ----------
     evaluation
         As `Cohort.evaluations` returns it.
     """
+    import typer
     from rich.console import Console
     from rich.table import Table
 
@@ -45,7 +47,8 @@ def print_evaluation(evaluation: Mapping[str, Any]) -> None:
     if "part" not in config:
         config.pop("split", None)  # all volumes were taken
     settings = ", ".join(f"{key} {value}" for key, value in config.items())
-    count = f"{volumes} volume{'' if volumes == 1 else 's'}"
+    missing: Sequence[Mapping[str, str]] = evaluation.get("missing", ())
+    count = f"{volumes} volume{'' if volumes == 1 else 's'}" + (f", {len(missing)} missing" if missing else "")
     table = Table(title=f"{evaluation['name']}: mean ± sd over {count} ({settings})")
     table.add_column("method", overflow="fold")
     labels = list(dict.fromkeys(str(row["label"]) for row in rows if "label" in row))
@@ -63,3 +66,6 @@ def print_evaluation(evaluation: Mapping[str, Any]) -> None:
             per_label = summarise(chosen, list(metrics)).get(method, {})
             table.add_row("", label, *[summary_cell(per_label[metric]) for metric in metrics])
     Console(width=None if Console().is_terminal else 140).print(table)
+    if missing:
+        failures = [TaskFailure(item["volume_id"], item["volume_id"], item["error"], "") for item in missing]
+        typer.echo(failure_lines(failures))

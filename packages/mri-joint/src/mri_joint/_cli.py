@@ -81,6 +81,7 @@ def evaluate(
     split: options.Split = "default",
     part: Annotated[str, typer.Option(help="Part of the split; all for all volumes.")] = "test",
     name: options.EvaluationName = "joint",
+    scheduler: options.Scheduler = "sync",
 ) -> None:
     """Put image quality, overlap and image quality within the labels of several methods into one table."""
     from mri_io.evaluation_tables import print_evaluation
@@ -95,5 +96,7 @@ def evaluate(
         split=split,
         part=None if part == "all" else part,
         name=name,
+        scheduler=scheduler,
     )
     print_evaluation(evaluation)
+    raise typer.Exit(1 if evaluation.get("missing") else 0)

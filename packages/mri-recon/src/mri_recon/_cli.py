@@ -130,20 +130,22 @@ def evaluate(
         Literal["none", "least-squares"], typer.Option(help="Factor on each volume before it is compared.")
     ] = "none",
     name: options.EvaluationName = "reconstruction",
+    scheduler: options.Scheduler = "sync",
 ) -> None:
     """Measure PSNR, SSIM and NMSE against a reference."""
     from mri_io.evaluation_tables import print_evaluation
     from mri_recon.evaluate import evaluate as evaluate_methods
 
-    print_evaluation(
-        evaluate_methods(
-            cohort,
-            reference=reference,
-            methods=methods or (),
-            split=split,
-            part=None if part == "all" else part,
-            region=region,
-            scale=scale,
-            name=name,
-        )
+    evaluation = evaluate_methods(
+        cohort,
+        reference=reference,
+        methods=methods or (),
+        split=split,
+        part=None if part == "all" else part,
+        region=region,
+        scale=scale,
+        name=name,
+        scheduler=scheduler,
     )
+    print_evaluation(evaluation)
+    raise typer.Exit(1 if evaluation.get("missing") else 0)

@@ -8,7 +8,7 @@ from torch import Tensor
 from mri_io.store import Element
 from mri_recon.errors import ShapeError
 
-__all__ = ["center_crop", "on_grid_of"]
+__all__ = ["center_crop", "check_grid", "on_grid_of"]
 
 Array = TypeVar("Array", np.ndarray, Tensor)
 
@@ -38,8 +38,8 @@ def center_crop(image: Array, shape: tuple[int, ...]) -> Array:
     return image[..., top : top + rows, left : left + columns]
 
 
-def on_grid_of(reference: Element, element: Element) -> np.ndarray:
-    """Return an element (slice, y, x) on the grid of a reference, cropped where that is smaller with the same centre.
+def check_grid(reference: Element, element: Element) -> None:
+    """Check by its metadata that an element (slice, y, x) can be brought to the grid of a reference, see `on_grid_of`.
 
     Raises
     ------
@@ -57,4 +57,15 @@ def on_grid_of(reference: Element, element: Element) -> np.ndarray:
             f"{element.folder}: {element.path}: expected the grid {reference.shape} of {reference.path}, got "
             f"{element.shape}. A larger image is cropped only if it has the same centre, voxels and slices."
         )
-    return center_crop(element.numpy(), tuple(plane))
+
+
+def on_grid_of(reference: Element, element: Element) -> np.ndarray:
+    """Return an element (slice, y, x) on the grid of a reference, cropped where that is smaller with the same centre.
+
+    Raises
+    ------
+    ShapeError
+        See `check_grid`.
+    """
+    check_grid(reference, element)
+    return center_crop(element.numpy(), reference.shape[1:])

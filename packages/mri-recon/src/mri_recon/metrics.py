@@ -53,7 +53,12 @@ def nmse(reference: Volume, image: Volume, region: Region = None) -> float:
     """Return ``|image - reference|^2 / |reference|^2``; parameters as of `psnr`."""
     _check(reference, image)
     r, i = (reference, image) if region is None else (reference[region], image[region])
-    return float(np.linalg.norm((i - r).ravel().astype(np.float64)) ** 2 / np.linalg.norm(r.astype(np.float64)) ** 2)
+    return _energy((i - r).astype(np.float64)) / _energy(r.astype(np.float64))
+
+
+def _energy(values: np.ndarray) -> float:
+    """Return the sum of squares; `numpy.linalg.norm` adds up in an order that depends on the number of threads."""
+    return float(np.sum(values**2))
 
 
 def ssim(reference: Volume, image: Volume, region: Region = None, peak: float | None = None) -> float:

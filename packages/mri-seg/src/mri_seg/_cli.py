@@ -74,6 +74,7 @@ def evaluate(
     split: options.Split = "default",
     part: Annotated[str | None, typer.Option(help="Part of the split; 'all' for all volumes.")] = "test",
     name: options.EvaluationName = "segmentation",
+    scheduler: options.Scheduler = "sync",
 ) -> None:
     """Measure Dice, IoU, HD95 and ASD per class against a reference."""
     from mri_io.evaluation_tables import print_evaluation
@@ -82,7 +83,14 @@ def evaluate(
 
     if not methods:
         raise ConfigError("--methods: expected at least one element, e.g. --methods seg/unet-reference.")
-    chosen = None if part == "all" else part
-    print_evaluation(
-        evaluate_methods(cohort, reference=reference, methods=methods, split=split, part=chosen, name=name)
+    evaluation = evaluate_methods(
+        cohort,
+        reference=reference,
+        methods=methods,
+        split=split,
+        part=None if part == "all" else part,
+        name=name,
+        scheduler=scheduler,
     )
+    print_evaluation(evaluation)
+    raise typer.Exit(1 if evaluation.get("missing") else 0)

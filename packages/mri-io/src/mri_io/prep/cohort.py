@@ -35,6 +35,7 @@ def prepare_cohort(
     retries: int = 2,
     progress: bool = True,
     memory: int | Callable[[Volume], int] | None = None,
+    keeps: bool = True,
 ) -> PrepSummary:
     """Call ``function(volume)`` for every chosen volume; see `run_tasks`.
 
@@ -51,7 +52,7 @@ def prepare_cohort(
         Volume ids; by default those of `part` of `split`, or all. A volume that is named twice is worked on once.
     split, part
         Part of a split, of ``default`` where no split is named. Not beside `volumes`, and no split without a part.
-    scheduler, description, retries, progress
+    scheduler, description, retries, progress, keeps
         See `run_tasks`.
     memory
         Bytes that the work on a volume holds at most beside its process, or a function of the volume.
@@ -85,6 +86,7 @@ def prepare_cohort(
         progress=progress,
         on_done=record,
         memory=(lambda path: memory(open_volume(path))) if callable(memory) else memory,
+        keeps=keeps,
     )
 
 

@@ -39,6 +39,7 @@ def run_tasks(
     progress: bool = True,
     on_done: Callable[[str, dict[str, Any] | TaskFailure], None] | None = None,
     memory: Memory | None = None,
+    keeps: bool = True,
 ) -> PrepSummary:
     """Call ``function(item)`` for every item.
 
@@ -67,6 +68,9 @@ def run_tasks(
     memory
         Bytes that a task holds at most beside its process, or a function of the item that returns them. No more local
         workers are started than fit into what is free, and jobs ask for as much.
+    keeps
+        Whether what was done is found by the next run. Of measurements, whose results are gathered here, nothing is
+        kept, and who interrupts them is told so.
 
     Returns
     -------
@@ -101,9 +105,10 @@ def run_tasks(
                 advance(names[position], isinstance(outcome, TaskFailure))
     except KeyboardInterrupt:
         done = _summary(description, outcomes)
+        rest = "run the same command again: it goes on with the rest" if keeps else "nothing of it is kept"
         tell(
             f"interrupted after {len(outcomes)} of {len(items)} ({done.counts()}). Nothing half-written is visible; "
-            "run the same command again: it goes on with the rest."
+            f"{rest}."
         )
         raise
     return _summary(description, outcomes)

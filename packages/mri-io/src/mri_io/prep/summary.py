@@ -1,11 +1,12 @@
 """The outcome of a run: results, failures, and the text that commands print of them."""
 
 import re
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import PurePath
 from typing import Any
 
-__all__ = ["PrepSummary", "TaskFailure"]
+__all__ = ["PrepSummary", "TaskFailure", "failure_lines"]
 
 MOST_NAMED = 3
 _PATH = re.compile(r"(?:[A-Za-z][A-Za-z0-9+.-]*:/|\.{0,2})/[^\s:,;'\"]+")
@@ -52,16 +53,18 @@ class PrepSummary:
         return f"{self.count('done')} done, {self.count('skipped')} skipped, {len(self.failures)} failed"
 
     def __str__(self) -> str:
-        """Return the line that commands print, with failures and notes below it.
-
-        Failures whose messages differ in names only are one line with the message of the first of them.
-        """
+        """Return the line that commands print, with failures and notes below it."""
         start = f"{self.description}: " if self.description else ""
-        alike: dict[str, list[TaskFailure]] = {}
-        for failure in self.failures:
-            alike.setdefault(failure.kind, []).append(failure)
-        failed = (f"  failed: {_names(group)}: {group[0].error}" for group in alike.values())
+        failed = [failure_lines(self.failures)] if self.failures else []
         return "\n".join([f"{start}{self.counts()}", *failed, *(f"  {note}" for note in self.notes)])
+
+
+def failure_lines(failures: Sequence[TaskFailure]) -> str:
+    """Return a line for each failure; those whose messages differ in names only share that of the first of them."""
+    alike: dict[str, list[TaskFailure]] = {}
+    for failure in failures:
+        alike.setdefault(failure.kind, []).append(failure)
+    return "\n".join(f"  failed: {_names(group)}: {group[0].error}" for group in alike.values())
 
 
 def _names(group: list[TaskFailure]) -> str:

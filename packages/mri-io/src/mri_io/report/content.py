@@ -69,7 +69,10 @@ def evaluation_table(evaluation: Mapping[str, Any]) -> Table:
     subjects = len({row["subject_id"] for row in rows})
     settings = ", ".join(f"{k}: {v}" for k, v in evaluation["config"].items() if k != "methods" and v is not None)
     definitions = "; ".join(f"{metric}: {d['description']}" for metric, d in metrics.items())
-    caption = f"Mean ± standard deviation over {volumes} volumes of {subjects} subjects. {settings}. {definitions}."
+    failed = len(evaluation.get("missing", ()))
+    missing = f" {failed} more could not be measured." if failed else ""
+    count = f"{volumes} volumes of {subjects} subjects.{missing}"
+    caption = f"Mean ± standard deviation over {count} {settings}. {definitions}."
     return Table(evaluation["name"], caption, columns, body)
 
 

@@ -359,6 +359,7 @@ class Cohort:
         metrics: Mapping[str, Mapping[str, str]] | None = None,
         config: Mapping[str, Any] | None = None,
         inputs: Sequence[Mapping[str, str] | Element] = (),
+        missing: Sequence[Mapping[str, str]] = (),
         overwrite: bool = True,
     ) -> AnyPath:
         """Write ``evaluations/<name>.json`` and ``.csv``; see `mri_io.store.evaluations`."""
@@ -370,6 +371,7 @@ class Cohort:
             metrics=metrics,
             config=config,
             inputs=inputs,
+            missing=missing,
             overwrite=overwrite,
         )
 

@@ -72,6 +72,7 @@ def write_evaluation(
     metrics: Mapping[str, Mapping[str, str]] | None = None,
     config: Mapping[str, Any] | None = None,
     inputs: "Sequence[Mapping[str, str] | Element]" = (),
+    missing: Sequence[Mapping[str, str]] = (),
     overwrite: bool = True,
 ) -> AnyPath:
     """Write ``evaluations/<name>.json`` with a summary, and the rows as ``.csv``.
@@ -94,6 +95,8 @@ def write_evaluation(
         What was asked for: reference, region, part, ...
     inputs
         The elements compared, or ``{"path", "commit"}`` of them.
+    missing
+        ``{"volume_id", "error"}`` of volumes that could not be measured.
     overwrite
         Whether an earlier evaluation of that name is replaced.
 
@@ -124,6 +127,8 @@ def write_evaluation(
         "rows": clean,
         "summary": {},
     }
+    if missing:
+        content["missing"] = [dict(item) for item in missing]
     path = cohort / "evaluations" / f"{name}.json"
     validate("evaluation", content, path)
     check_anonymous(content, str(path))
