@@ -1,12 +1,14 @@
 """MetaImage: what SimpleITK wrote, in RAS+."""
 
+import zlib
+
 import numpy as np
 import pytest
 import SimpleITK
 
 from mri_io.convert import convert
 from mri_io.errors import FormatError
-from mri_io.formats import find_items, find_sources, get_format
+from mri_io.formats import find_items, find_sources
 from mri_io.testing.image_files import AFFINES, box, image, read_one, values, volumes, write_metaimage
 
 
@@ -91,8 +93,30 @@ def test_bad_files_are_refused(tmp_path):
             values(read_one(path)[1].elements[0])
 
 
-def test_memory_counts_what_is_held(tmp_path):
-    array = image((30, 30, 30))
-    packed, plain = (write_metaimage(tmp_path / f"{c}.mha", array, compress=c) for c in (True, False))
-    held, streamed = (get_format("metaimage").memory(find_items([path])[0]) for path in (packed, plain))
-    assert held - streamed == 2 * array.nbytes
+@pytest.mark.parametrize("msb", ["BinaryDataByteOrderMSB", "ElementByteOrderMSB"])
+@pytest.mark.parametrize("where", ["LOCAL", "behind a header", "beside"])
+def test_compressed_data_are_what_itk_reads(tmp_path, where, msb):
+    array = np.arange(-60, 60, dtype=np.int16).reshape(4, 5, 6) * 200
+    data = zlib.compress(array.astype(">i2").tobytes())
+    skipped = b"x" * 11 if where == "behind a header" else b""
+    header = (
+        f"ObjectType = Image\nNDims = 3\nDimSize = 6 5 4\n{msb} = True\nElementType = MET_SHORT\n"
+        f"CompressedData = True\nCompressedDataSize = {len(data)}\nHeaderSize = {len(skipped)}\n"
+        f"ElementDataFile = {'LOCAL' if where == 'LOCAL' else 'a.zraw'}\n"
+    )
+    path = tmp_path / "a_t2.mha"
+    path.write_bytes(header.encode() + (data if where == "LOCAL" else b""))
+    if where != "LOCAL":
+        (tmp_path / "a.zraw").write_bytes(skipped + data)
+    itk = SimpleITK.GetArrayFromImage(SimpleITK.ReadImage(str(path), imageIO="MetaImageIO"))
+    np.testing.assert_array_equal(itk, array)
+    np.testing.assert_array_equal(values(read_one(path)[1].elements[0]), itk)
+
+
+def test_compressed_data_are_checked_to_their_end(tmp_path):
+    path = write_metaimage(tmp_path / "a_t2.mha", image(), compress=True)
+    whole = path.read_bytes()
+    for damaged in (whole[:-3], whole[:-4] + bytes(4)):  # within the sum behind the data
+        path.write_bytes(damaged)
+        with pytest.raises(FormatError, match=r"a_t2\.mha: expected a readable MetaImage"):
+            values(read_one(path)[1].elements[0])

@@ -1,7 +1,7 @@
 """MetaImage files through SimpleITK: one file, or a header with its data beside it."""
 
-import math
-from contextlib import AbstractContextManager, nullcontext
+from collections.abc import Iterator, Mapping
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -12,12 +12,14 @@ from mri_io.formats.base import import_extra
 from mri_io.formats.contents import unexpected_content
 from mri_io.formats.images.files import ImageFile, Reader, check_claimed_size, reading, voxel_size
 from mri_io.formats.images.single import ImageFormat, header_beside
+from mri_io.formats.unpacking import Unpacked
 
 __all__ = ["MetaImageFormat"]
 
 _KIND = "MetaImage"
 MOST_HEADER_BYTES = 2**16
 LOCAL = "LOCAL"
+_BIG_ENDIAN = ("BinaryDataByteOrderMSB", "ElementByteOrderMSB")
 _NEEDED = {"NDims", "DimSize", "ElementType", "ElementDataFile"}
 LIBRARY_BYTES = 128 * 2**20
 """What loading SimpleITK takes; measured."""
@@ -34,11 +36,11 @@ class MetaImageFormat(ImageFormat):
 
     def sniff(self, path: Path) -> bool:
         """Whether the file begins with the fields of a MetaImage, or holds the data of one."""
-        return path.is_file() and (self.header_of(path) != path or _fields(path).keys() >= _NEEDED)
+        return path.is_file() and (self.header_of(path) != path or _header(path)[0].keys() >= _NEEDED)
 
     def is_fragile(self, path: Path) -> bool:
         """Whether ITK would parse the file."""
-        return path.is_file() and _fields(path).keys() >= _NEEDED
+        return path.is_file() and _header(path)[0].keys() >= _NEEDED
 
     def header_of(self, path: Path) -> Path:
         """Return the ``.mhd`` of a ``.raw`` or ``.zraw``."""
@@ -47,7 +49,7 @@ class MetaImageFormat(ImageFormat):
     def files_of(self, path: Path) -> tuple[Path, ...]:
         """Return the file, and that with its data."""
         try:
-            named = _fields(path).get("ElementDataFile", LOCAL)
+            named = _header(path)[0].get("ElementDataFile", LOCAL)
         except OSError:
             return (path,)
         data = path.parent / named
@@ -63,7 +65,7 @@ class MetaImageFormat(ImageFormat):
             four dimensions with one number per voxel.
         """
         sitk = import_extra("SimpleITK", "metaimage")
-        compressed = _check_data(path)
+        data, offset = _check_data(path)
         with reading(path, _KIND):
             reader = sitk.ImageFileReader()
             reader.SetImageIO("MetaImageIO")
@@ -77,37 +79,44 @@ class MetaImageFormat(ImageFormat):
             raise FormatError(expected_got("dimensions", expected=expected, got=got, where=path))
         frames = size[3:] if size[3:] != (1,) else ()
         affine = _affine(reader, len(size))
+        stored = dtype.newbyteorder(">" if _is_true(_header(path)[0], *_BIG_ENDIAN) else "<")
         return ImageFile(
             path=path,
             kind=_KIND,
             shape=(*frames, *size[2::-1]),
             series=("frame",) if frames else (),
             dtype=dtype,
-            reader=lambda: _whole(sitk, path, len(size)) if compressed else _slices(sitk, reader, size),
+            reader=lambda: _slices(sitk, reader, size) if offset is None else _unpacked(data, offset, stored, size),
             affine=affine,
             voxel_mm=voxel_size(affine),
-            held=LIBRARY_BYTES + (2 * math.prod(size) * dtype.itemsize if compressed else 0),
+            held=LIBRARY_BYTES,
         )
 
 
-def _fields(path: Path) -> dict[str, str]:
-    """Return the fields of a header, which ends with the name of the data's file."""
+def _header(path: Path) -> tuple[dict[str, str], int]:
+    """Return the fields of a header, which ends with the name of the data's file, and its bytes."""
     with path.open("rb") as file:
         head = file.read(MOST_HEADER_BYTES)
     fields: dict[str, str] = {}
+    end = 0
     for line in head.split(b"\n"):
+        end += len(line) + 1
         key, equals, value = line.partition(b"=")
         if not equals:
             continue
         fields[key.strip().decode("latin-1")] = value.strip().decode("latin-1")
         if key.strip() == b"ElementDataFile":
             break
-    return fields
+    return fields, end
 
 
-def _check_data(path: Path) -> bool:
-    """Check the data's file against the header; return whether it is compressed."""
-    fields = _fields(path)
+def _is_true(fields: Mapping[str, str], *names: str) -> bool:
+    return any(fields.get(name, "").lower() in ("true", "1") for name in names)
+
+
+def _check_data(path: Path) -> tuple[Path, int | None]:
+    """Check the data's file against the header; return it and, where they are compressed, the byte where they begin."""
+    fields, end = _header(path)
     if not fields.keys() >= _NEEDED:
         raise unexpected_content(path, _KIND)
     named = fields["ElementDataFile"]
@@ -116,13 +125,16 @@ def _check_data(path: Path) -> bool:
     data = path if named == LOCAL else path.parent / named
     if not data.is_file():
         raise FormatError(f"{data}: expected beside {path.name}, found no file. The two are one image.")
-    compressed = fields.get("CompressedData", "False").lower() == "true"
+    compressed = _is_true(fields, "CompressedData")
     with reading(path, _KIND):
         shape = tuple(int(n) for n in fields["DimSize"].split())
         itemsize = _BYTES.get(fields["ElementType"].removeprefix("MET_").removesuffix("_ARRAY"), 8)
         channels = int(fields.get("ElementNumberOfChannels", 1))
+        skipped = int(fields.get("HeaderSize", 0))
     check_claimed_size(data, shape, itemsize * channels, packed="gzip" if compressed else "")
-    return compressed
+    if not compressed:
+        return data, None
+    return data, skipped if skipped > 0 else (end if named == LOCAL else 0)
 
 
 def _affine(reader: Any, ndim: int) -> np.ndarray:
@@ -145,12 +157,23 @@ def _slices(sitk: Any, reader: Any, size: tuple[int, ...]) -> AbstractContextMan
     return nullcontext(read)
 
 
-def _whole(sitk: Any, path: Path, ndim: int) -> AbstractContextManager[Reader]:
-    """Return a function that gives slices of a file unpacked at once."""
-    values = sitk.GetArrayFromImage(sitk.ReadImage(str(path), imageIO="MetaImageIO"))
+@contextmanager
+def _unpacked(data: Path, offset: int, dtype: np.dtype[Any], size: tuple[int, ...]) -> Iterator[Reader]:
+    """Give a function that reads slices of compressed data, which are unpacked as far as they are asked for."""
+    with data.open("rb") as file:
+        file.seek(offset)
+        stream, position = Unpacked(file, data.stat().st_size - offset, packed=True), 0
+        plane = size[0] * size[1] * dtype.itemsize
 
-    def read(index: tuple[int, ...], start: int, stop: int) -> np.ndarray:
-        frame = (int(index[0]) if index else 0,) if ndim == 4 else ()
-        return np.asarray(values[(*frame, slice(start, stop))])
+        def read(index: tuple[int, ...], start: int, stop: int) -> np.ndarray:
+            nonlocal position
+            wanted = (int(index[0]) * size[2] if index else 0) + start
+            if wanted < position:
+                raise ValueError(f"slice {wanted} asked for after slice {position}")
+            stream.skip(plane * (wanted - position))
+            values = np.frombuffer(stream.read(plane * (stop - start)), dtype)
+            position = wanted + stop - start
+            return values.astype(dtype.newbyteorder("="), copy=False).reshape(stop - start, size[1], size[0])
 
-    return nullcontext(read)
+        yield read
+        stream.finish()

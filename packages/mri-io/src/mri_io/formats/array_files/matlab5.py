@@ -7,9 +7,9 @@ import math
 import struct
 import zlib
 from pathlib import Path
-from typing import BinaryIO
 
 from mri_io.errors import FormatError, expected_got
+from mri_io.formats.unpacking import Unpacked
 
 __all__ = ["check_matlab_5_array"]
 
@@ -21,42 +21,6 @@ NUMBER_CLASSES = range(6, 16)
 SIZES = {1: 1, 2: 1, 3: 2, 4: 2, 5: 4, 6: 4, 7: 4, 9: 8, 12: 8, 13: 8}
 """Bytes of the numbers of each type."""
 MOST_TEXT_BYTES = 4096
-_AT_ONCE = 1 << 20
-
-
-class _Stream:
-    """Bytes of one element, unpacked where it is compressed."""
-
-    def __init__(self, file: BinaryIO, length: int, *, packed: bool) -> None:
-        self._file, self._left = file, length
-        self._unpack = zlib.decompressobj() if packed else None
-
-    def read(self, count: int) -> bytes:
-        parts, missing = [], count
-        while missing and (part := self._next(missing)):
-            parts.append(part)
-            missing -= len(part)
-        if missing:
-            raise ValueError(f"the array ends {missing} bytes early")
-        return b"".join(parts)
-
-    def skip(self, count: int) -> None:
-        while count:
-            count -= len(self.read(min(count, _AT_ONCE)))
-
-    def _next(self, most: int) -> bytes:
-        if self._unpack is None:
-            return self._take(most)
-        while True:
-            packed = self._unpack.unconsumed_tail or self._take(_AT_ONCE)
-            part = self._unpack.decompress(packed, most)
-            if part or not packed:
-                return part
-
-    def _take(self, most: int) -> bytes:
-        part = self._file.read(min(most, self._left))
-        self._left -= len(part)
-        return part
 
 
 def check_matlab_5_array(path: Path, name: str) -> None:
@@ -77,7 +41,7 @@ def check_matlab_5_array(path: Path, name: str) -> None:
                 if following > size:
                     raise ValueError(f"an element ends at byte {following} of {size}")
                 if kind in (MATRIX, COMPRESSED):
-                    stream = _Stream(file, length, packed=kind == COMPRESSED)
+                    stream = Unpacked(file, length, packed=kind == COMPRESSED)
                     if kind == COMPRESSED and struct.unpack(order + "II", stream.read(8))[0] != MATRIX:
                         raise ValueError("a compressed element that is no array")
                     if _is_checked(stream, order, name):
@@ -91,7 +55,7 @@ def check_matlab_5_array(path: Path, name: str) -> None:
         ) from error
 
 
-def _is_checked(stream: _Stream, order: str, name: str) -> bool:
+def _is_checked(stream: Unpacked, order: str, name: str) -> bool:
     """Return whether this is the array of that name, its parts being what they should be."""
     flags = struct.unpack(order + "II", _part(stream, order, FLAGS, 8))[0]
     text = _part(stream, order, DIMENSIONS, MOST_TEXT_BYTES)
@@ -109,7 +73,7 @@ def _is_checked(stream: _Stream, order: str, name: str) -> bool:
     return True
 
 
-def _tag(stream: _Stream, order: str) -> tuple[int, int, bool]:
+def _tag(stream: Unpacked, order: str) -> tuple[int, int, bool]:
     """Return type and length of a part, and whether it is a small one, whose data lie in the tag."""
     (first,) = struct.unpack(order + "I", stream.read(4))
     if first >> 16:
@@ -117,7 +81,7 @@ def _tag(stream: _Stream, order: str) -> tuple[int, int, bool]:
     return first, int(struct.unpack(order + "I", stream.read(4))[0]), False
 
 
-def _part(stream: _Stream, order: str, kinds: tuple[int, ...], most: int) -> bytes:
+def _part(stream: Unpacked, order: str, kinds: tuple[int, ...], most: int) -> bytes:
     kind, length, small = _tag(stream, order)
     if kind not in kinds or length > (4 if small else most):
         raise ValueError(f"{length} bytes of type {kind} in its head")
