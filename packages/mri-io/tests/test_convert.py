@@ -231,7 +231,7 @@ def write_labels(folder, stem="sub-01", shape=(8, 12, 2), pixel=(27.5, 18.3333, 
 
 def test_labels_with_names(tmp_path):
     source = write_fastmri(tmp_path / "sub-01.h5", random_kspace(SHAPE))
-    other = write_fastmri(tmp_path / "sub-01_b.h5", random_kspace(SHAPE), acquisition="other")
+    other = write_fastmri(tmp_path / "sub-01_b.h5", random_kspace(SHAPE), acquisition="AXT1")
     _, array = write_labels(tmp_path / "labels")
     assert convert([source, other], tmp_path / "c", labels=tmp_path / "labels", progress=False).ok
     cohort = open_cohort(tmp_path / "c")
@@ -239,7 +239,7 @@ def test_labels_with_names(tmp_path):
     np.testing.assert_array_equal(element.numpy(), array.T)
     np.testing.assert_allclose(np.diag(element.affine), [27.5, 18.3333, 5, 1], rtol=1e-6)
     assert {number: entry["name"] for number, entry in element.labels.items()} == {1: "grey matter", 2: "white matter"}
-    assert "seg/tissue" not in cohort["sub-01_acq-other_run-1"]
+    assert "seg/tissue" not in cohort["sub-01_acq-AXT1_run-1"]
     # Without --labels the labels would be lost; that is not done unasked.
     assert "would discard seg/tissue" in convert([source], cohort.path, progress=False).failures[0].error
 

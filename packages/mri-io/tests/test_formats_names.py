@@ -5,7 +5,7 @@ import pytest
 
 from mri_io.formats import find_items, get_format
 from mri_io.formats.base import identify
-from mri_io.testing.dicom_files import write_series
+from mri_io.testing.dicom_files import uid, write_series
 from mri_io.testing.ismrmrd_files import acquisitions_of, write_scan
 from mri_io.testing.raw_files import NAME, PATIENT, random_kspace, write_fastmri, xml_header
 
@@ -20,8 +20,9 @@ def header(patient, name):
 def write(path, kind, patient, name=""):
     kspace = random_kspace((1, 2, 6, 8))
     if kind == "dicom":
-        return write_series(path.parent, np.ones((3, 4, 5), np.uint16), np.eye(4), series=path.stem, prefix=path.stem,
-                            tags={"PatientID": patient, "PatientName": name})[0]  # fmt: skip
+        tags = {"PatientID": patient, "PatientName": name, "StudyInstanceUID": uid(path.stem)}
+        options = {"series": path.stem, "prefix": path.stem, "tags": tags}
+        return write_series(path.parent, np.ones((3, 4, 5), np.uint16), np.eye(4), **options)[0]
     if kind == "ismrmrd":
         return write_scan(path, acquisitions_of(kspace, ("slice",)), header(patient, name))
     if kind == "fastmri attribute":

@@ -95,7 +95,7 @@ def test_parameters_of_the_header(tmp_path):
     assert header.flip_angle_rad == pytest.approx((np.pi / 6,))
     assert (header.encoded_matrix, header.recon_matrix) == ((16, 12, 6), (8, 8, 3))
     assert header.encoded_fov_m == pytest.approx((0.4, 0.24, 0.008))
-    assert header.sequence is None
+    assert header.sequence == "tfl"
 
 
 def test_oversampling_is_removed_in_the_image(tmp_path):

@@ -16,6 +16,7 @@ import numpy as np
 from mri_io.config import Config
 from mri_io.errors import MissingPackageError
 from mri_io.formats.names import is_anonymous
+from mri_io.formats.vocabulary import known_sequence
 from mri_io.schema.attributes import Header
 
 __all__ = [
@@ -28,6 +29,7 @@ __all__ = [
     "file_sha256",
     "identify",
     "import_extra",
+    "personal_texts",
     "place_pseudonym",
     "plain",
     "without_texts",
@@ -260,7 +262,8 @@ def identify(
     path, stem
         The file, and what its name says.
     acquisition
-        Acquisition of the volume's id; other characters than letters and digits are left out.
+        Acquisition of the volume's id; other characters than letters and digits are left out, and what tells whose scan
+        it is, unless they are words for sequences, as `known_sequence` has them.
     patient
         What the file calls the patient: id, or else name.
     study
@@ -270,12 +273,9 @@ def identify(
     whole
         What else is to be redacted, but not in parts: institutions and addresses hold common words.
     """
-    acquisition = plain(acquisition)
     patient = None if is_anonymous(patient) else patient
-    aliases, whole = ([text for text in texts if not is_anonymous(text)] for texts in (aliases, whole))
-    parts = (part for text in aliases for part in _NAME_PARTS.split(text) if any(c.isalpha() for c in part))
-    known = dict.fromkeys(text for text in (*aliases, *whole, *parts) if len(text) >= _SHORTEST and text != patient)
-    others = tuple(sorted(known, key=lambda text: (-len(text), text)))
+    others = tuple(text for text in personal_texts(aliases, whole) if text != patient)
+    acquisition = _acquisition(acquisition, (*others, *([patient] if patient else [])))
     found = _BIDS.match(stem)
     if found:
         return Identity(f"sub-{found['sub']}", acquisition, found["ses"], patient, others)
@@ -289,6 +289,25 @@ def identify(
         return Identity(_pseudonym(study), acquisition, aliases=others)
     place = (*(parent.name for parent in reversed(parents)), stem)
     return Identity(place_pseudonym(place), acquisition, aliases=others, place=place)
+
+
+def personal_texts(names: Sequence[str], whole: Sequence[str] = ()) -> tuple[str, ...]:
+    """Return what is to be redacted, the longest first: names, their parts, and texts that are redacted as a whole.
+
+    What tells nobody, as `is_anonymous` has it, and single letters are left out.
+    """
+    names, whole = ([text for text in texts if not is_anonymous(text)] for texts in (names, whole))
+    parts = (part for text in names for part in _NAME_PARTS.split(text) if any(c.isalpha() for c in part))
+    known = {text for text in (*names, *whole, *parts) if len(text) >= _SHORTEST}
+    return tuple(sorted(known, key=lambda text: (-len(text), text)))
+
+
+def _acquisition(text: str, known: Sequence[str]) -> str:
+    """Return the acquisition of a volume's id, whoever made its text."""
+    if known_sequence(text, known) != text:
+        # Ids have no hyphens, nor has what was made for one.
+        text = without_texts(text, [*known, *map(plain, known)], "")
+    return plain(text) or "redacted"
 
 
 def place_pseudonym(place: Sequence[str], folders: int = 1) -> str:

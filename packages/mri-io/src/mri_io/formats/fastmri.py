@@ -4,7 +4,6 @@ A file is a volume, sampled along the last axis. Test and challenge files hold u
 reconstruction.
 """
 
-import re
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -13,7 +12,7 @@ import h5py
 import numpy as np
 
 from mri_io.errors import FormatError, expected_got
-from mri_io.formats.base import Identity, RawElement, RawVolume, SourceItem, identify, plain
+from mri_io.formats.base import Identity, RawElement, RawVolume, SourceItem, identify, personal_texts
 from mri_io.formats.hdf5 import (
     Hdf5Based,
     found_number,
@@ -25,13 +24,13 @@ from mri_io.formats.hdf5 import (
 )
 from mri_io.formats.kspace.xml_header import aliases_of, deidentified_xml, header_from_xml, patient_of
 from mri_io.formats.names import is_anonymous
+from mri_io.formats.vocabulary import known_sequence
 from mri_io.schema.attributes import Header
 
 __all__ = ["FastMriFormat"]
 
 _DIMS = ("slice", "coil", "ky", "kx")
 _RECONSTRUCTIONS = {"reconstruction_rss": "rss", "reconstruction_esc": "esc"}
-_ACQUISITION = re.compile(r"[A-Za-z0-9_]{1,40}")
 _MASK_NUMBERS = ("acceleration", "num_low_frequency")
 
 
@@ -53,8 +52,8 @@ class FastMriFormat(Hdf5Based):
         """Return the identity after the attributes ``patient_id`` and ``acquisition``."""
         with open_hdf5(item.path) as file:
             patient = stored_text(file.attrs.get("patient_id", ""))
-            acquisition = plain(stored_text(file.attrs.get("acquisition", ""))) or "fastmri"
             xml = _header_xml(file)
+            acquisition = _acquisition(file, xml) or self.name
         patient = patient_of(xml) or "" if is_anonymous(patient) else patient
         return identify(item.path, item.path.stem, acquisition, patient, aliases=aliases_of(xml))
 
@@ -81,9 +80,9 @@ class FastMriFormat(Hdf5Based):
                 elements.append(_lines_of_averages(kspace))
             elements += [_reconstruction(file, key, path) for key in _RECONSTRUCTIONS if key in file]
             xml = _header_xml(file)
-            acquisition = stored_text(file.attrs.get("acquisition", ""))
+            acquisition = _acquisition(file, xml)
         attributes: dict[str, Any] = {"ismrmrd_xml": deidentified_xml(xml)} if xml else {}
-        if _ACQUISITION.fullmatch(acquisition):
+        if acquisition is not None:
             attributes["acquisition"] = acquisition
         return RawVolume(tuple(elements), _header(xml) if xml else Header(), attributes)
 
@@ -187,6 +186,11 @@ def _header(xml: str) -> Header:
     names = ("encoded_matrix", "recon_matrix", "encoded_fov_m", "recon_fov_m")
     sizes = {name: getattr(header, name) for name in names}
     return header.model_copy(update={name: (size[1], size[0], size[2]) for name, size in sizes.items() if size})
+
+
+def _acquisition(file: h5py.File, xml: str) -> str | None:
+    """Return the name of the protocol as far as it is of known words."""
+    return known_sequence(stored_text(file.attrs.get("acquisition", "")), personal_texts(aliases_of(xml)))
 
 
 def _header_xml(file: h5py.File) -> str:

@@ -11,10 +11,11 @@ import numpy as np
 from nibabel.parrec import PARRECHeader
 
 from mri_io.errors import FormatError
-from mri_io.formats.base import Identity, SourceItem, identify
+from mri_io.formats.base import Identity, SourceItem, identify, personal_texts
 from mri_io.formats.images.files import ImageFile, Reader, check_claimed_size, image_stem, reading, voxel_size
 from mri_io.formats.images.single import ImageFormat
 from mri_io.formats.names import contrast_of
+from mri_io.formats.vocabulary import known_sequence
 
 __all__ = ["ParRecFormat"]
 
@@ -63,9 +64,8 @@ class ParRecFormat(ImageFormat):
     def identify(self, item: SourceItem) -> Identity:
         """Return the identity after the patient's name in the header, or after the file's."""
         stem = image_stem(item.path.name)
-        info = _header(item.path, check=False).general_info
-        patient = str(info.get("patient_name", "")).strip()
-        exam = str(info.get("exam_name", "")).strip()
+        header = _header(item.path, check=False)
+        patient, exam = _patient(header), str(header.general_info.get("exam_name", "")).strip()
         return identify(item.path, stem, contrast_of(stem), patient, aliases=(patient,), whole=(exam,))
 
     def open(self, path: Path) -> ImageFile:
@@ -123,6 +123,10 @@ def _header(path: Path, *, check: bool = True) -> Any:
         return PARRECHeader.from_fileobj(file, permit_truncated=not check, strict_sort=True)
 
 
+def _patient(header: Any) -> str:
+    return str(header.general_info.get("patient_name", "")).strip()
+
+
 def _series(labels: Mapping[str, Any], members: np.ndarray) -> tuple[tuple[str, ...], np.ndarray]:
     """Return the dimensions of the series, and the volumes of one type of image, `members`, on this grid."""
     columns = {}
@@ -153,7 +157,7 @@ def _facts(header: Any) -> dict[str, Any]:
     tr = tuple(float(ms) / 1000 for ms in np.atleast_1d(general.get("repetition_time", ())) if float(ms) > 0)
     facts = {
         "vendor": "Philips",
-        "sequence": str(general.get("tech", "")).strip() or None,
+        "sequence": known_sequence(str(general.get("tech", "")), personal_texts([_patient(header)])),
         "te_s": values("echo_time", 1e-3),
         "ti_s": values("Inversion delay", 1e-3),
         "flip_angle_rad": values("image_flip_angle", math.pi / 180),

@@ -10,6 +10,7 @@ from PIL import Image, UnidentifiedImageError
 from mri_io.errors import FormatError, ShapeError, expected_got
 from mri_io.formats.base import Format, Identity, RawElement, RawVolume, SourceItem, identify
 from mri_io.formats.images.pair_folders import FolderPair, folder_pairs
+from mri_io.formats.names import stored_name
 
 __all__ = ["PngPairsFormat"]
 
@@ -26,6 +27,8 @@ _ONLY = "mask"
 _LOSSY = (".jpg", ".jpeg")
 _END, _TAIL_BYTES = b"IEND\xaeB`\x82", 4096
 """Last chunk of a PNG, and where it is looked for: some programs leave bytes behind it."""
+_FRAME = re.compile(r"(?:(?:IM[-_])?\d{1,6}(?:[-_]\d{1,6})?(?:\.dcm)?(?:\.png)?)?", re.IGNORECASE)
+"""What may be left of a frame's name after its patient's part."""
 
 
 class PngPairsFormat(Format):
@@ -99,8 +102,9 @@ class PngPairsFormat(Format):
             RawElement.of("image/cine", frames.astype(frame_dtype), dims=("slice", "y", "x")),
             *(self._labels(name, images, files, frames, given.get(name, {})) for name, files in masks.items()),
         )
-        frame_names = [image.name.removeprefix(item.options["stem"]).lstrip("-_") for image in images]
-        return RawVolume(elements=elements, attributes={"frames": frame_names})
+        rests = [image.name.removeprefix(item.options["stem"]).lstrip("-_") for image in images]
+        names = [rest if _FRAME.fullmatch(rest) else stored_name(rest) for rest in rests]
+        return RawVolume(elements=elements, attributes={"frames": names})
 
     def _labels(
         self, name: str, images: Sequence[Path], masks: Sequence[Path], frames: np.ndarray, declared: Mapping[int, str]

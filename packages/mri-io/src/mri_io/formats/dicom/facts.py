@@ -15,6 +15,7 @@ from mri_io.formats.dicom.planes import Plane, number, numbers, vector
 from mri_io.formats.dicom.quiet import quietly
 from mri_io.formats.dicom.stacks import Stack
 from mri_io.formats.names import is_anonymous
+from mri_io.formats.vocabulary import known_sequence, known_vendor
 from mri_io.schema.attributes import Header
 
 __all__ = ["ScanFacts", "read_facts", "series_attributes", "stack_header", "whose"]
@@ -25,14 +26,7 @@ _TAGS = [
     "InversionTime", "FlipAngle", "MagneticFieldStrength", "Manufacturer", "AcquisitionMatrix", "AngioFlag",
     "ImageType", "PulseSequenceName", "EchoPulseSequence", "AcquisitionContrast", *_GROUPS,
 ]  # fmt: skip
-_VENDORS = {
-    "SIEMENS": "SIEMENS", "GE": "GE", "PHILIPS": "Philips", "TOSHIBA": "Toshiba", "CANON": "Canon", "BRUKER": "Bruker",
-    "HITACHI": "Hitachi", "FUJIFILM": "Fujifilm", "UIH": "UIH", "HYPERFINE": "Hyperfine", "AGILENT": "Agilent",
-    "VARIAN": "Varian", "ESAOTE": "Esaote",
-}  # fmt: skip
 _SEQUENCES = ("SE", "IR", "GR", "EP", "RM")
-_SEQUENCE_NAME = re.compile(r"\*?[a-z]{2,8}[23]d\d*(_\d+[a-z]*\d*)?")
-"""As Siemens names them, ``*tfl3d1_16ns``: letters of the sequence, not words."""
 _CONTRASTS = {
     "DIFFUSION": "dwi", "FLUID_ATTENUATED": "flair", "PERFUSION": "perfusion", "PROTON_DENSITY": "pd", "T1": "t1",
     "T2": "t2", "T2_STAR": "t2star", "TOF": "angio", "FLOW_ENCODED": "flow",
@@ -97,8 +91,7 @@ class ScanFacts:
     @property
     def vendor(self) -> str | None:
         """The maker, of those known; other text is left out."""
-        text = str(self._dataset.get("Manufacturer", "") or "").upper()
-        return next((name for word, name in _VENDORS.items() if re.search(rf"\b{word}(?![A-Z])", text)), None)
+        return known_vendor(str(self._dataset.get("Manufacturer", "") or ""))
 
     @property
     def types(self) -> tuple[str, ...]:
@@ -114,12 +107,10 @@ class ScanFacts:
 
     @property
     def sequence(self) -> str | None:
-        """Name of the sequence where it has the form of one, else the terms of the scanning sequence."""
-        for keyword in ("SequenceName", "PulseSequenceName"):
-            name = str(self._dataset.get(keyword, "") or "")
-            if _SEQUENCE_NAME.fullmatch(name):
-                return name
-        return "_".join(self.scanning) or None
+        """Name of the sequence as far as it is of known words, else the terms of the scanning sequence."""
+        names = (str(self._dataset.get(keyword, "") or "") for keyword in ("SequenceName", "PulseSequenceName"))
+        known = [name for text in names if (name := known_sequence(text)) is not None]
+        return (known or ["_".join(self.scanning)])[0] or None
 
     @property
     def encoded_matrix(self) -> tuple[int, int, int] | None:

@@ -9,11 +9,12 @@ from typing import Any
 
 from mri_io.errors import FormatError, expected_got
 from mri_io.formats.images.files import ImageFile, image_stem
+from mri_io.formats.vocabulary import known_sequence, known_vendor
 
 __all__ = ["sidecar_of", "with_sidecar"]
 
 _SEVERAL = {"EchoTime": "te_s", "RepetitionTime": "tr_s", "InversionTime": "ti_s", "FlipAngle": "flip_angle_rad"}
-_TEXT = {"Manufacturer": "vendor", "PulseSequenceType": "sequence"}
+_TEXT = {"Manufacturer": ("vendor", known_vendor), "PulseSequenceType": ("sequence", known_sequence)}
 
 
 def sidecar_of(path: Path) -> Path | None:
@@ -25,7 +26,8 @@ def sidecar_of(path: Path) -> Path | None:
 def with_sidecar(image: ImageFile) -> ImageFile:
     """Add what the sidecar of an image tells; what the file itself states counts more.
 
-    Only times, angles, field, maker and sequence are taken, and ``Labels`` as `bids_sidecar` writes them.
+    Only times, angles, field, known makers and words for sequences are taken, and ``Labels`` as `bids_sidecar` writes
+    them.
 
     Raises
     ------
@@ -54,7 +56,8 @@ def _facts(stated: Mapping[str, Any], path: Path) -> dict[str, Any]:
             facts[name] = tuple(_number(value, key, path) * scale for value in values) or None
     if stated.get("MagneticFieldStrength") is not None:
         facts["field_T"] = _number(stated["MagneticFieldStrength"], "MagneticFieldStrength", path)
-    return facts | {name: stated[key] for key, name in _TEXT.items() if isinstance(stated.get(key), str)}
+    texts = {name: known(stated[key]) for key, (name, known) in _TEXT.items() if isinstance(stated.get(key), str)}
+    return facts | {name: text for name, text in texts.items() if text is not None}
 
 
 def _number(value: Any, key: str, path: Path) -> float:

@@ -1,7 +1,6 @@
 """The ISMRMRD XML header: parameters in SI units, and a copy without what identifies a patient."""
 
-import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, fields, is_dataclass
 from enum import Enum
 from functools import cache
@@ -13,8 +12,9 @@ import numpy as np
 from xsdata.formats.dataclass.parsers import XmlParser
 from xsdata.formats.dataclass.parsers.config import ParserConfig
 
-from mri_io.formats.base import without_texts
+from mri_io.formats.base import personal_texts, without_texts
 from mri_io.formats.names import is_anonymous
+from mri_io.formats.vocabulary import known_coil, known_diffusion_scheme, known_model, known_sequence, known_vendor
 from mri_io.schema.attributes import Header
 
 __all__ = [
@@ -41,7 +41,14 @@ _PERSONAL = (
     "seriesInstanceUIDRoot",
 )
 _PLACES = ("institutionName", "stationName", "deviceID", "deviceSerialNumber", "trajectoryDescription")
-_REDACTED = "redacted"
+_WORDS: Mapping[str, Callable[[str], str | None]] = {
+    "systemVendor": known_vendor,
+    "systemModel": known_model,
+    "coilName": known_coil,
+    "sequence_type": known_sequence,
+    "diffusionScheme": known_diffusion_scheme,
+}
+"""What is kept of text; of other elements with text nothing is."""
 _ROOT = "ismrmrdHeader"
 
 
@@ -51,8 +58,8 @@ def deidentified_xml(text: str) -> str:
     Kept are the system (without institution, station and serial numbers), experimental conditions, encoding and
     sequence parameters. Everything else goes, at every depth: sections and elements that the schema does not know,
     attributes, which it has none of, comments, text between elements, and what is no number where it has a number. Of
-    the words that remain, such as the name of a coil or sequence, those that name the patient are replaced. A header
-    that is no XML, or none of ISMRMRD, gives an empty string.
+    text, such as the name of a coil or sequence, the known words remain (`mri_io.formats.vocabulary`), but none that is
+    the patient's. A header that is no XML, or none of ISMRMRD, gives an empty string.
     """
     try:
         root = ElementTree.fromstring(text)
@@ -70,7 +77,7 @@ def _kept(node: ElementTree.Element, kind: type, personal: Sequence[str]) -> Ele
     """Return a copy of an element with what belongs to it by the schema."""
     copy = ElementTree.Element(f"{{{NAMESPACE}}}{_local(node)}")
     if not is_dataclass(kind):
-        copy.text = without_texts((node.text or "").strip(), personal, _REDACTED) if kind is str else node.text
+        copy.text = _words(_local(node), node.text, personal) if kind is str else node.text
         return copy
     known = _children(kind)
     for child in node:
@@ -113,12 +120,7 @@ def _local(node: ElementTree.Element) -> str:
 
 def _personal(text: str) -> tuple[str, ...]:
     """Return what in a header tells who a patient is, and the parts of the name."""
-    try:
-        names = [node.text or "" for node in ElementTree.fromstring(text).iter() if _local(node) == "patientName"]
-    except ElementTree.ParseError:
-        return ()
-    parts = [part for name in names for part in re.split(r"[\^=\s,_]+", name)]
-    return tuple(dict.fromkeys(one for one in (*aliases_of(text), *parts) if not is_anonymous(one)))
+    return personal_texts(aliases_of(text))
 
 
 def patient_of(text: str) -> str | None:
@@ -248,16 +250,18 @@ def _header(xml: Any, personal: Sequence[str]) -> Header:
         ti_s=_scaled(getattr(sequence, "TI", None), 1e-3),
         flip_angle_rad=_scaled(getattr(sequence, "flipAngle_deg", None), np.pi / 180),
         field_T=getattr(system, "systemFieldStrength_T", None),
-        vendor=_words(getattr(system, "systemVendor", None), personal),
-        sequence=_words(getattr(sequence, "sequence_type", None), personal),
+        vendor=_words("systemVendor", getattr(system, "systemVendor", None), personal),
+        sequence=_words("sequence_type", getattr(sequence, "sequence_type", None), personal),
         padding_left=left,
         padding_right=None if limit is None or left is None else left + int(limit.maximum) + 1,
         trajectory=str(getattr(encoding.trajectory, "value", encoding.trajectory)),
     )
 
 
-def _words(text: str | None, personal: Sequence[str]) -> str | None:
-    return None if text is None else without_texts(text, personal, _REDACTED)
+def _words(name: str, text: str | None, personal: Sequence[str]) -> str | None:
+    """Return what is kept of the text of an element."""
+    known = _WORDS.get(name)
+    return None if known is None else known(without_texts(text or "", personal, "redacted"))  # which is no known word
 
 
 def _matrix(size: Any) -> tuple[int, int, int]:

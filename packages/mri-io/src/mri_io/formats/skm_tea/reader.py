@@ -108,7 +108,7 @@ class SkmTeaFormat(Hdf5Based):
             kspace, maps, target = _arrays(file)
             grid = kspace.shape[:3]
             sampled = _sampled(kspace)
-            masks = [_mask(group, name, grid[1:]) for group, name in _mask_names(file)]
+            masks = [_mask(group, name, grid[1:], n) for n, (group, name) in enumerate(_mask_names(file))]
             elements = [_kspace_element(kspace, path), _maps_element(maps, path), _target_element(target, path)]
         if affine is not None:
             elements[2] = _with_affine(elements[2], affine, source)
@@ -218,8 +218,8 @@ def _mask_names(file: h5py.File) -> list[tuple[h5py.Group, str]]:
     return [(group, name) for name in sorted(group)] if isinstance(group, h5py.Group) else []
 
 
-def _mask(group: h5py.Group, name: str, grid: tuple[int, ...]) -> RawElement:
-    """Return a mask on the grid of k-space.
+def _mask(group: h5py.Group, name: str, grid: tuple[int, ...], number: int) -> RawElement:
+    """Return a mask on the grid of k-space, named after its factor, else by its number.
 
     The set's masks cover the acquired matrix, 416 x 80, which lies in the middle of the zero-filled one, 512 x 160.
     """
@@ -232,7 +232,7 @@ def _mask(group: h5py.Group, name: str, grid: tuple[int, ...]) -> RawElement:
     mask = np.zeros(grid, np.uint8)
     mask[starts[0] : starts[0] + stored.shape[0], starts[1] : starts[1] + stored.shape[1]] = stored != 0
     found = _MASK_NAME.fullmatch(name)
-    stem = f"poisson-{float(found['factor']):g}x" if found else re.sub(r"[^A-Za-z0-9.]+", "-", name).strip("-.")
+    stem = f"poisson-{float(found['factor']):g}x" if found else f"other-{number}"
     # The factor is that of the acquired matrix: the rest of the grid is zero-filled, not accelerated.
     stated = {"acceleration": float(stored.size / max(1, int((stored != 0).sum()))), "matrix": list(stored.shape)}
     return RawElement.of(f"mask/{stem}", mask, dims=("ky", "kx"), attributes=stated)

@@ -9,9 +9,10 @@ from pathlib import Path
 from typing import Any
 
 from mri_io.errors import FormatError, expected_got
-from mri_io.formats.base import import_extra
+from mri_io.formats.base import import_extra, personal_texts
 from mri_io.formats.names import is_anonymous
 from mri_io.formats.twix.measurement import Measurement, read_buffers
+from mri_io.formats.vocabulary import known_sequence
 from mri_io.schema.attributes import Header
 
 __all__ = ["Protocol", "read_protocol"]
@@ -25,7 +26,6 @@ _HUGE_INDEX = re.compile(r"\[\d{5,}\]")
 _PERSONAL = re.compile(
     r'<ParamString\."(?P<name>t?PatientID|t?Patients?Name|PatientBirthDay)">\s*\{\s*(?:<\w+>[^\n]*\n\s*)*"(?P<value>[^"]*)"'
 )
-_PROGRAM = re.compile(r"[A-Za-z0-9_]+")
 
 
 @dataclass(frozen=True)
@@ -89,11 +89,9 @@ class Protocol:
 
     @cached_property
     def sequence(self) -> str | None:
-        """Name of the sequence's program without its folder; None where it may name the patient."""
+        """Name of the sequence's program without its folder, as far as it is of known words."""
         name = re.split(r"[\\/%]", str(self.get("tSequenceFileName", default="")).strip('"'))[-1]
-        personal = [text.lower() for known in (self.patient, *self.aliases) for text in re.split(r"\W+", known or "")]
-        named = any(len(text) > 2 and text in name.lower() for text in personal)
-        return name if _PROGRAM.fullmatch(name) and not named else None
+        return known_sequence(name, personal_texts([text for text in (self.patient, *self.aliases) if text]))
 
     def dwell_us(self) -> float | None:
         """Return the time from sample to sample of the image's readouts."""
