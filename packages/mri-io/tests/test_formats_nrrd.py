@@ -1,15 +1,17 @@
 """NRRD: spaces to RAS+, series by kinds, detached data, compared with what pynrrd writes and reads."""
 
 import bz2
+import errno
 import gzip
+import io
 
 import nrrd
 import numpy as np
 import pytest
 
 from mri_io.convert import convert
-from mri_io.errors import FormatError
-from mri_io.formats import find_items, get_format
+from mri_io.errors import FormatError, StoreError
+from mri_io.formats import find_items
 from mri_io.testing.image_files import AFFINES, box, image, read_one, values, volumes, write_nrrd
 from mri_io.testing.raw_files import NAME, random_kspace, write_fastmri
 
@@ -170,12 +172,23 @@ def test_lines_and_bytes_are_skipped(tmp_path, encoding):
     np.testing.assert_array_equal(values(read_one(tmp_path / "a.nhdr")[1].elements[0]), image().T)
 
 
-def test_memory_counts_what_is_held(tmp_path):
-    array = image((4, 70, 60, 50))
-    inside = write_nrrd(tmp_path / "a.nrrd", array, kinds=["list", *["domain"] * 3])
-    after = write_nrrd(tmp_path / "b.nrrd", array.transpose(1, 2, 3, 0), kinds=[*["domain"] * 3, "list"])
-    held, streamed = (get_format("nrrd").memory(find_items([path])[0]) for path in (inside, after))
-    assert held - streamed == array.nbytes
+@pytest.mark.parametrize("encoding", ["raw", "gzip"])
+def test_a_series_in_front_is_taken_apart_in_pieces(tmp_path, monkeypatch, encoding):
+    array = image((3, 7, 6, 5))
+    path = write_nrrd(tmp_path / "a.nrrd", array, kinds=["list", *["domain"] * 3], encoding=encoding)
+    monkeypatch.setattr("mri_io.formats.nrrd._TAKEN_APART_BYTES", 100)
+    np.testing.assert_array_equal(values(read_one(path)[1].elements[0]), np.moveaxis(array, 0, 3).T)
+
+
+def test_no_room_to_take_a_series_apart_is_said(tmp_path, monkeypatch):
+    class Full(io.BytesIO):
+        def write(self, data: object) -> int:
+            raise OSError(errno.ENOSPC, "No space left on device")
+
+    path = write_nrrd(tmp_path / "a.nrrd", image((3, 7, 6, 5)), kinds=["list", *["domain"] * 3])
+    monkeypatch.setattr("mri_io.formats.nrrd.TemporaryFile", Full)
+    with pytest.raises(StoreError, match=r"no room for the members of .*a\.nrrd, 0 MB .*TMPDIR"):
+        values(read_one(path)[1].elements[0])
 
 
 def test_a_gzip_stream_is_not_unpacked_beyond_what_the_header_claims(tmp_path):

@@ -2,16 +2,18 @@
 
 import bz2
 import gzip
+import math
 import os
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
+from tempfile import TemporaryFile, gettempdir
 from typing import IO, Any
 
 import numpy as np
 
-from mri_io.errors import FormatError, expected_got
+from mri_io.errors import FormatError, StoreError, expected_got
 from mri_io.formats.base import import_extra
 from mri_io.formats.contents import unexpected_content
 from mri_io.formats.images.files import (
@@ -31,6 +33,8 @@ _KIND = "NRRD image"
 MAGIC = b"NRRD000"
 MOST_HEADER_BYTES = 2**20
 _BLOCK_BYTES = 2**20
+_TAKEN_APART_BYTES = 2**24
+"""Of a series whose members lie side by side, how much is in memory at once."""
 
 _NAMES = {
     "i1": "signed char,int8,int8_t",
@@ -126,7 +130,7 @@ class NrrdFormat(ImageFormat):
             reader=source.interleaved if interleaved else source.sequential,
             affine=affine,
             voxel_mm=voxel,
-            held=source.nbytes if interleaved else 0,
+            held=3 * _TAKEN_APART_BYTES if interleaved else 0,
             labels=_slicer_labels(header, path) if not series else {},
         )
 
@@ -311,15 +315,38 @@ class _Data:
 
     @contextmanager
     def interleaved(self) -> Iterator[Reader]:
-        """Give slices of an array in memory, where the series is the first axis."""
-        with self._opened() as stream:
-            values = np.frombuffer(_exactly(stream, self.nbytes), self._dtype)
-        values = values.reshape(*self._spatial[::-1], -1)
+        """Read slices where the series is the first axis, from a temporary file in which each member lies by itself."""
+        x, y, z = self._spatial
+        plane = x * y * self._dtype.itemsize
+        with TemporaryFile() as apart:
+            with self._opened() as stream:
+                self._take_apart(stream, apart)
 
-        def read(index: tuple[int, ...], start: int, stop: int) -> np.ndarray:
-            return values[start:stop, ..., index[0]].astype(self._dtype.newbyteorder("="), copy=False)
+            def read(index: tuple[int, ...], start: int, stop: int) -> np.ndarray:
+                apart.seek((int(index[0]) * z + start) * plane)
+                values = np.frombuffer(_exactly(apart, (stop - start) * plane), self._dtype)
+                return values.astype(self._dtype.newbyteorder("="), copy=False).reshape(stop - start, y, x)
 
-        yield read
+            yield read
+
+    def _take_apart(self, stream: IO[bytes], apart: IO[bytes]) -> None:
+        """Write the members of a series, whose values lie side by side, one after the other."""
+        size, voxels = self._dtype.itemsize, math.prod(self._spatial)
+        members = self.nbytes // (voxels * size)
+        step = max(1, _TAKEN_APART_BYTES // (members * size))
+        for start in range(0, voxels, step):
+            count = min(step, voxels - start)
+            values = np.frombuffer(_exactly(stream, count * members * size), self._dtype).reshape(count, members)
+            try:
+                for number, member in enumerate(np.ascontiguousarray(values.T)):
+                    apart.seek((number * voxels + start) * size)
+                    apart.write(member.data)
+                apart.flush()
+            except OSError as error:
+                raise StoreError(
+                    f"{gettempdir()}: no room for the members of {self._path}, {self.nbytes / 1e6:.0f} MB ({error}). "
+                    "Free space there, or name another folder in TMPDIR."
+                ) from error
 
 
 def _skip(header: Mapping[str, Any], unit: str, data: Path, packed: str) -> int:
