@@ -2,8 +2,10 @@
 
 import pytest
 
+from mri_io.formats import find_items, get_format
 from mri_io.formats.base import identify
 from mri_io.formats.vocabulary import known_coil, known_diffusion_scheme, known_model, known_sequence, known_vendor
+from mri_io.testing.raw_files import random_kspace, write_fastmri, xml_header
 
 NAMES = ("Doe", "Plantedname", "Lai", "Segre", "Anna-Jones", "ZZPATIENT-4711", "4711", "1950-02-03", "19500203")
 
@@ -42,6 +44,14 @@ def test_names_of_people_are_no_words_of_scanners(text):
 def test_who_is_called_as_a_sequence_is():
     assert known_sequence("Space T2", ["SPACE"]) == "T2"
     assert known_sequence("AXFLAIR", ["Lai"]) == "AXFLAIR"
+
+
+def test_words_of_a_measurements_number_are_no_names(tmp_path):
+    xml = xml_header(8, 6).replace("id ZZPATIENT", "AXT2 of ZZPATIENT")
+    path = write_fastmri(tmp_path / "a.h5", random_kspace((1, 2, 6, 8)), xml=xml)
+    (item,) = find_items([path])
+    assert get_format("fastmri").identify(item).acquisition == "AXT2"
+    assert get_format("fastmri").read(item).header.sequence == "AXT2"
 
 
 def test_acquisitions_hold_nothing_of_the_patient(tmp_path):

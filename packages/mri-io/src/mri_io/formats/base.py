@@ -304,7 +304,7 @@ def personal_texts(names: Sequence[str], whole: Sequence[str] = ()) -> tuple[str
 
 def _acquisition(text: str, known: Sequence[str]) -> str:
     """Return the acquisition of a volume's id, whoever made its text."""
-    if known_sequence(text, known) != text:
+    if known_sequence(text) != text:
         # Ids have no hyphens, nor has what was made for one.
         text = without_texts(text, [*known, *map(plain, known)], "")
     return plain(text) or "redacted"

@@ -12,7 +12,7 @@ import h5py
 import numpy as np
 
 from mri_io.errors import FormatError, expected_got
-from mri_io.formats.base import Identity, RawElement, RawVolume, SourceItem, identify, personal_texts
+from mri_io.formats.base import Identity, RawElement, RawVolume, SourceItem, identify
 from mri_io.formats.hdf5 import (
     Hdf5Based,
     found_number,
@@ -22,7 +22,13 @@ from mri_io.formats.hdf5 import (
     stored_array,
     stored_text,
 )
-from mri_io.formats.kspace.xml_header import aliases_of, deidentified_xml, header_from_xml, patient_of
+from mri_io.formats.kspace.xml_header import (
+    aliases_of,
+    deidentified_xml,
+    header_from_xml,
+    patient_of,
+    personal_of,
+)
 from mri_io.formats.names import is_anonymous
 from mri_io.formats.vocabulary import known_sequence
 from mri_io.schema.attributes import Header
@@ -190,7 +196,7 @@ def _header(xml: str) -> Header:
 
 def _acquisition(file: h5py.File, xml: str) -> str | None:
     """Return the name of the protocol as far as it is of known words."""
-    return known_sequence(stored_text(file.attrs.get("acquisition", "")), personal_texts(aliases_of(xml)))
+    return known_sequence(stored_text(file.attrs.get("acquisition", "")), personal_of(xml))
 
 
 def _header_xml(file: h5py.File) -> str:

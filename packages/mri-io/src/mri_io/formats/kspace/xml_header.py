@@ -23,6 +23,7 @@ __all__ = [
     "deidentified_xml",
     "header_from_xml",
     "patient_of",
+    "personal_of",
     "scan_facts",
 ]
 
@@ -67,7 +68,7 @@ def deidentified_xml(text: str) -> str:
         return ""
     if _local(root) != _ROOT:
         return ""
-    kept = _kept(root, ismrmrd.xsd.ismrmrdHeader, _personal(text))
+    kept = _kept(root, ismrmrd.xsd.ismrmrdHeader, personal_of(text))
     ElementTree.register_namespace("", NAMESPACE)
     ElementTree.indent(kept)
     return ElementTree.tostring(kept, encoding="unicode")
@@ -118,9 +119,13 @@ def _local(node: ElementTree.Element) -> str:
     return node.tag.rpartition("}")[2]
 
 
-def _personal(text: str) -> tuple[str, ...]:
+def personal_of(text: str) -> tuple[str, ...]:
     """Return what in a header tells who a patient is, and the parts of the name."""
-    return personal_texts(aliases_of(text))
+    try:
+        names = [node.text or "" for node in ElementTree.fromstring(text).iter() if _local(node) == "patientName"]
+    except ElementTree.ParseError:
+        return ()
+    return personal_texts(names, aliases_of(text))
 
 
 def patient_of(text: str) -> str | None:
@@ -229,7 +234,7 @@ def header_from_xml(text: str) -> Header:
     """Return the acquisition parameters that an ISMRMRD header states; an unreadable header states nothing."""
     xml = _document(text)
     try:
-        return Header() if xml is None else _header(xml, _personal(text))
+        return Header() if xml is None else _header(xml, personal_of(text))
     except (AttributeError, TypeError, ValueError):  # what is missing is None, and what is no number stays text
         return Header()
 
