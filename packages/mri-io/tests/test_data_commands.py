@@ -2,11 +2,14 @@
 
 import json
 import re
+from itertools import takewhile
 
 import numpy as np
 import pytest
 
 from mri_io import create_cohort, open_cohort
+from mri_io.formats import format_names
+from mri_io.formats.table import formats
 from mri_io.schema import Provenance
 from mri_io.testing import flip_bit, tiny_cohort
 from mri_io.testing.raw_files import random_kspace, write_fastmri
@@ -227,6 +230,21 @@ def test_statistics_are_those_of_the_training_part(cli, cohort):
     stored = json.loads((cohort.path / "stats" / "default.json").read_text())
     assert set(stored["fields"]) == {"kspace", "image/t1"}
     assert [row[0] for row in cells(cli("stats", cohort.path).out)[1:]] == ["image/t1", "recon/reference"]
+
+
+def test_every_reader_is_listed_with_what_it_reads(cli):
+    done = cli("convert", "--format", "list")
+    assert done.status == 0
+    rows = cells(done.out)[1:]
+    assert [row[0] for row in rows if row[0]] == list(format_names())
+    for reader in formats().values():
+        # A long summary goes on in rows without a name.
+        start = next(number for number, row in enumerate(rows) if row[0] == reader.name)
+        own = [rows[start], *takewhile(lambda row: not row[0], rows[start + 1 :])]
+        assert " ".join(row[1] for row in own).split() == reader.summary.split() != []
+        assert set(" ".join(row[2] for row in own).replace(",", " ").split()) == (
+            reader.options | reader.options_when_named
+        )
 
 
 def test_export_and_report(cli, cohort, tmp_path):
