@@ -62,6 +62,15 @@ def test_the_command_names_what_failed(cli, tiny, tmp_path):
     assert (done.status, done.out) == (0, f"0 files in {out}\nexport: 0 done, 3 skipped, 0 failed\n")
 
 
+def test_one_is_no_plural(cli, tiny, tmp_path):
+    for format, element, name in (("ome-zarr", "image/t1", "folder"), ("ismrmrd", "kspace", "file")):
+        out = tmp_path / format
+        done = cli("export", tiny.path, element, out, "--format", format, "--volume", NAMES[0])
+        assert (done.status, done.out) == (0, f"1 {name} in {out}\n")
+        done = cli("export", tiny.path, element, out, "--format", format, "--skip-existing")
+        assert done.out.startswith(f"2 {name}s in {out}\n")
+
+
 def test_what_is_there_in_part_is_written_again(tiny, tmp_path):
     first = export_cohort(tiny, "seg/tissue", tmp_path / "out", "png", progress=False).files
     before = [file.read_bytes() for file in first]

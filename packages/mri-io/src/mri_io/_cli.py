@@ -255,7 +255,8 @@ def export(
         source=source,
     )
     files = summary.files
-    typer.echo(f"{len(files)} {'folders' if files and files[0].is_dir() else 'files'} in {out}")
+    kind = "folder" if files and files[0].is_dir() else "file"
+    typer.echo(f"{len(files)} {kind}{'' if len(files) == 1 else 's'} in {out}")
     if summary.failures or summary.count("skipped"):
         typer.echo(summary)
     raise typer.Exit(0 if summary.ok else 1)
