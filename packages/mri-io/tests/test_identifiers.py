@@ -2,8 +2,10 @@
 
 import gzip
 import json
+import shutil
 import struct
 from contextlib import suppress
+from pathlib import Path
 
 import h5py
 import ismrmrd
@@ -412,6 +414,26 @@ def test_nothing_that_is_planted_reaches_the_cohort(tmp_path, name, write):
     assert summary.count("done") > 0
     assert found_in(cohort) == []
     told = stored_text(cohort)
+    assert [one for one in PLANTED if one in told] == []
+
+
+@pytest.mark.realdata
+def test_nothing_that_is_planted_in_mosaics_reaches_the_cohort(real_data, tmp_path):
+    (tmp_path / "in").mkdir()
+    files = [
+        Path(shutil.copyfile(file, tmp_path / "in" / f"{WORD}_{file.name}"))
+        for file in sorted((real_data / "dicom" / "siemens_epi" / "mr_0003").glob("*.dcm"))
+    ]
+    for file in files:
+        dataset = pydicom.dcmread(file)
+        dataset.PatientName, dataset.PatientID, dataset.PatientBirthDate = NAME, PATIENT, BIRTH[1]
+        dataset.save_as(file)
+    plant_dicom(files)
+    assert convert([tmp_path / "in"], tmp_path / "c", progress=False).ok
+    (volume,) = open_cohort(tmp_path / "c").volumes()
+    assert volume.source.format == "dicom"
+    assert found_in(tmp_path / "c") == []
+    told = stored_text(tmp_path / "c")
     assert [one for one in PLANTED if one in told] == []
 
 
