@@ -158,6 +158,15 @@ def test_nothing_is_measured_before_all_grids_fit(cohort, monkeypatch):
             evaluate(cohort.path, **options | {"methods": methods})
 
 
+def test_a_cohort_in_an_object_store_has_the_same_table(tmp_path):
+    pytest.importorskip("fsspec")
+    options = {"methods": ["seg/tissue"], "reference": "seg/tissue", "part": None}
+    places = (tmp_path / "cohort", "memory://evaluations/cohort")
+    found = [evaluate_seg(str(tiny_cohort(place, subjects=2).path), **options) for place in places]
+    assert found[0]["rows"] == found[1]["rows"]
+    assert [row["dice"] for row in found[1]["rows"]] == [1, 1, 1, 1]
+
+
 def test_who_interrupts_an_evaluation_is_told_that_nothing_of_it_is_kept(cohort, cli, monkeypatch):
     def interrupt(*_):
         raise KeyboardInterrupt

@@ -114,13 +114,16 @@ def info(
 def verify(
     path: Annotated[str, typer.Argument(help="Folder or URL of a cohort, or of a volume.")],
     fast: Annotated[bool, typer.Option("--fast", help="Check metadata, sizes and shard indices only.")] = False,
+    scheduler: options.Scheduler = "sync",
 ) -> None:
     """Check that everything committed is whole; every byte, unless --fast."""
     from mri_io.describe import verify_with_progress
 
-    report = verify_with_progress(path, fast=fast)
+    report = verify_with_progress(path, fast=fast, scheduler=scheduler)
     for problem in report.problems:
         typer.echo(f"{problem.kind}: {problem.volume} {problem.element}: {problem.message}", err=True)
+    for volume, error in report.unchecked.items():
+        typer.echo(f"not checked: {volume}: {error}", err=True)
     if report.orphans:
         typer.echo(f"{len(report.orphans)} orphans of interrupted writers, invisible to readers: mri-cli gc {path}")
     for kind, number in sorted(report.unknown.items()):
@@ -128,6 +131,7 @@ def verify(
     typer.echo(
         f"{report.volumes} volumes, {report.elements} elements, {report.bytes / 1e6:.1f} MB: "
         + ("all whole" if report.ok else f"{len(report.problems)} problems")
+        + (f", {len(report.unchecked)} volumes not checked" if report.unchecked else "")
     )
     raise typer.Exit(0 if report.ok else 1)
 

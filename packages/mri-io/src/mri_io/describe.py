@@ -10,10 +10,11 @@ import numpy as np
 
 from mri_io.errors import ConfigError, CorruptElementError, ElementNotFoundError, StoreError, expected_got
 from mri_io.prep.progress import progress_report
-from mri_io.store.cohort import Cohort, open_cohort, volume_folders
+from mri_io.prep.verification import verify_cohort
+from mri_io.store.cohort import Cohort, open_cohort
 from mri_io.store.element import Element
 from mri_io.store.remote.paths import AnyPath, sorted_glob, store_path
-from mri_io.store.verification import VerifyReport, verify
+from mri_io.store.verification import VerifyReport, is_single, verify
 from mri_io.store.volume import Volume, open_volume
 
 __all__ = [
@@ -282,23 +283,14 @@ def image_elements(cohort: Cohort, split: str) -> list[str]:
     return images
 
 
-def verify_with_progress(path: str | AnyPath, *, fast: bool) -> VerifyReport:
+def verify_with_progress(path: str | AnyPath, *, fast: bool, scheduler: str = "sync") -> VerifyReport:
     """Verify and report progress by volume; StoreError when there is nothing of a cohort or volume to verify."""
     folder = store_path(path)
     if not any((folder / name).exists() for name in ("cohort.json", "volumes", "zarr.json")) and not (
         folder.is_dir() and folder.suffix == ".zarr"
     ):
         raise StoreError(f"{folder}: there is no cohort here, nor a volume.")
-    total = len(volume_folders(folder)) or 1  # a damaged cohort is verified, too
-    seen: set[str] = set()
-    with progress_report(total, "verify") as advance:
-
-        def progress(volume: str, size: int) -> None:
-            if volume not in seen:
-                seen.add(volume)
-                advance(volume, False)
-
-        return verify(folder, fast=fast, progress=progress)
+    return verify(folder, fast=fast) if is_single(folder) else verify_cohort(folder, fast=fast, scheduler=scheduler)
 
 
 def simulate_with_progress(simulate: Callable[..., list[Path]], out: Path, **options: Any) -> None:

@@ -29,7 +29,16 @@ from mri_io.store.splits import Split
 from mri_io.store.staging import STAGING
 from mri_io.store.volume import Volume
 
-__all__ = ["Problem", "VerifyReport", "verify"]
+__all__ = [
+    "Problem",
+    "VerifyReport",
+    "folders_to_verify",
+    "is_single",
+    "unfinished",
+    "verify",
+    "verify_documents",
+    "verify_folder",
+]
 
 
 @dataclass(frozen=True)
@@ -48,21 +57,35 @@ class VerifyReport:
 
     Orphans (left by killed writers, invisible to readers) and volumes whose root holds an outdated copy of metadata
     (a killed writer again; only plain zarr readers use it) are listed apart: they are no damage, and ``gc`` mends them.
-    `unknown` counts, by type, elements that could not be checked: no installed package knows their type.
+    `unknown` counts, by type, elements that could not be checked: no installed package knows their type. `unchecked`
+    says, by volume, why its check did not end: a worker was killed, say.
     """
 
     problems: list[Problem] = field(default_factory=list)
     orphans: list[AnyPath] = field(default_factory=list)
     stale: list[AnyPath] = field(default_factory=list)
     unknown: dict[str, int] = field(default_factory=dict)
+    unchecked: dict[str, str] = field(default_factory=dict)
     volumes: int = 0
     elements: int = 0
     bytes: int = 0
 
     @property
     def ok(self) -> bool:
-        """Whether nothing that is committed is damaged."""
-        return not self.problems
+        """Whether all was checked, and nothing that is committed is damaged."""
+        return not self.problems and not self.unchecked
+
+    def add(self, other: "VerifyReport") -> None:
+        """Add what was found elsewhere, in a further volume say."""
+        self.problems += other.problems
+        self.orphans += other.orphans
+        self.stale += other.stale
+        for kind, number in other.unknown.items():
+            self.unknown[kind] = self.unknown.get(kind, 0) + number
+        self.unchecked |= other.unchecked
+        self.volumes += other.volumes
+        self.elements += other.elements
+        self.bytes += other.bytes
 
 
 def verify(
@@ -86,23 +109,53 @@ def verify(
     -------
     VerifyReport
     """
-    report = VerifyReport()
     path = target.path if isinstance(target, Cohort | Volume) else store_path(target)
-    if isinstance(target, Volume) or (not (path / "cohort.json").is_file() and path.suffix == ".zarr"):
+    if isinstance(target, Volume) or is_single(path):
+        report = VerifyReport()
         _Volume(path, report, fast, progress).check()
         return report
-    _check_document(path / "cohort.json", "cohort", report)
-    for folder, schema in (("splits", "split"), ("stats", "statistics"), ("evaluations", "evaluation")):
-        for file in sorted_glob(path / folder, "*.json"):
-            _check_document(file, schema, report)
-    for volume in map(listed, sorted(volume_folders(path), key=lambda folder: folder.name)):
-        if is_committed(volume) or holds_elements(volume):
-            _Volume(volume, report, fast, progress).check()
-        else:
-            report.orphans.append(volume)
-    if not isinstance(path, StorePath):
-        report.orphans.extend(sorted((path / "volumes" / STAGING).glob("*")))
+    report = verify_documents(path)
+    for folder in folders_to_verify(path):
+        report.add(verify_folder(folder, fast=fast, progress=progress))
+    report.orphans += unfinished(path)
     return report
+
+
+def is_single(path: AnyPath) -> bool:
+    """Whether a path is that of a volume, not of a cohort."""
+    return not (path / "cohort.json").is_file() and path.suffix == ".zarr"
+
+
+def verify_documents(cohort: AnyPath) -> VerifyReport:
+    """Check what a cohort holds beside its volumes: its own metadata, splits, statistics and evaluations."""
+    report = VerifyReport()
+    _check_document(cohort / "cohort.json", "cohort", report)
+    for folder, schema in (("splits", "split"), ("stats", "statistics"), ("evaluations", "evaluation")):
+        for file in sorted_glob(cohort / folder, "*.json"):
+            _check_document(file, schema, report)
+    return report
+
+
+def folders_to_verify(cohort: AnyPath) -> list[AnyPath]:
+    """Return the folders of a cohort's volumes, orphans among them, in the order in which reports list them."""
+    return sorted(volume_folders(cohort), key=lambda folder: folder.name)
+
+
+def verify_folder(
+    folder: AnyPath, *, fast: bool = False, progress: Callable[[str, int], None] | None = None
+) -> VerifyReport:
+    """Check one of `folders_to_verify`."""
+    report, volume = VerifyReport(), listed(folder)
+    if is_committed(volume) or holds_elements(volume):
+        _Volume(volume, report, fast, progress).check()
+    else:
+        report.orphans.append(volume)
+    return report
+
+
+def unfinished(cohort: AnyPath) -> list[AnyPath]:
+    """Return what writers that were killed left in the staging folder."""
+    return [] if isinstance(cohort, StorePath) else sorted((cohort / "volumes" / STAGING).glob("*"))
 
 
 @contextmanager
