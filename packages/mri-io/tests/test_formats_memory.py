@@ -6,6 +6,7 @@ import zlib
 
 import numpy as np
 import pytest
+from PIL import Image
 
 from mri_io.formats import find_items, get_format
 from mri_io.testing.image_files import image, write_metaimage, write_nrrd
@@ -48,8 +49,21 @@ def large_nrrd(folder):
     return folder / "large_t2.nrrd", write_nrrd(folder / "small_t2.nrrd", image((2, 7, 6, 5)), kinds=kinds)
 
 
+def large_png_pairs(folder):
+    """Write frames of 201 MB, which are stored as 403, and masks of 201."""
+    for size, name in ((SLICES, "large"), (2, "small")):
+        for kind in ("Images", "Labels"):
+            (folder / name / kind).mkdir(parents=True)
+            for number in range(size):
+                frame = Image.fromarray(np.full((ROWS, COLUMNS), number % 9, np.uint8))
+                frame.save(folder / name / kind / f"{name}-IM-{number:04}.png", compress_level=1)
+    return folder / "large", folder / "small"
+
+
 @pytest.mark.skipif(sys.platform != "linux", reason="what libraries take differs")
-@pytest.mark.parametrize(("name", "write"), [("metaimage", large_metaimage), ("nrrd", large_nrrd)])
+@pytest.mark.parametrize(
+    ("name", "write"), [("metaimage", large_metaimage), ("nrrd", large_nrrd), ("png-pairs", large_png_pairs)]
+)
 def test_memory_stays_below_what_is_claimed(tmp_path, name, write):
     large, small = write(tmp_path)
     (item,) = find_items([large])

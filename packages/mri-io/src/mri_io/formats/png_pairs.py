@@ -2,13 +2,17 @@
 
 import re
 from collections.abc import Collection, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from itertools import islice
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from PIL import Image, UnidentifiedImageError
 
 from mri_io.errors import FormatError, ShapeError, expected_got
 from mri_io.formats.base import Format, Identity, RawElement, RawVolume, SourceItem, identify
+from mri_io.formats.images.files import BLOCK_BYTES, WORKING_BLOCKS
 from mri_io.formats.images.pair_folders import FolderPair, folder_pairs
 from mri_io.formats.names import stored_name
 
@@ -18,7 +22,8 @@ MOST_LABELS = 32
 MOST_PIXELS = 2**26
 """Of one frame; a header that claims more is taken as damaged."""
 _BYTES_PER_PIXEL = 16
-"""Of frames and masks, decoded, stacked and converted."""
+"""Of a frame that is decoded and converted."""
+_DIMS = ("slice", "y", "x")
 _GREY = ("L", "I;16", "I;16B", "I", "1")
 _IM = "-IM"
 """What stands between patient and number in names of frames that were made from DICOM."""
@@ -82,44 +87,53 @@ class PngPairsFormat(Format):
         return {self.name: part} if part else None
 
     def memory(self, item: SourceItem) -> int:
-        """Return the bytes of all frames and masks of the patient."""
-        images = item.options["images"]
+        """Return the bytes of a few blocks of frames, and of one that is decoded."""
         try:
-            with Image.open(images[0]) as image:
-                return int(image.width * image.height * len(images) * _BYTES_PER_PIXEL)
+            with Image.open(item.options["images"][0]) as image:
+                pixels = image.width * image.height
         except (OSError, UnidentifiedImageError, SyntaxError, Image.DecompressionBombError):
             return super().memory(item)
+        return WORKING_BLOCKS * max(BLOCK_BYTES, 8 * pixels) + _BYTES_PER_PIXEL * pixels
 
     def read(self, item: SourceItem) -> RawVolume:
-        """Read the frames of one patient."""
+        """Read the frames of one patient: all of them once for what they hold, and again as blocks are asked for."""
         images, masks = item.options["images"], item.options["masks"]
-        frames = np.stack(_same_size(images))
         given = item.options.get("labels", {})
         if _ONLY in masks:
             masks = {next(iter(given), _ONLY): masks[_ONLY]}
-        frame_dtype = np.int16 if frames.max() < 2**15 else np.float32
+        shape, highest = (), 0
+        for frame in _decoded(images):
+            shape, highest = (len(images), *frame.shape), max(highest, int(frame.max()))
+        frame_dtype = np.dtype(np.int16 if highest < 2**15 else np.float32)
         elements = (
-            RawElement.of("image/cine", frames.astype(frame_dtype), dims=("slice", "y", "x")),
-            *(self._labels(name, images, files, frames, given.get(name, {})) for name, files in masks.items()),
+            RawElement("image/cine", shape, frame_dtype, _Blocks(images, shape, frame_dtype), dims=_DIMS),
+            *(self._labels(name, images, files, shape, given.get(name, {})) for name, files in masks.items()),
         )
         rests = [image.name.removeprefix(item.options["stem"]).lstrip("-_") for image in images]
         names = [rest if _FRAME.fullmatch(rest) else stored_name(rest) for rest in rests]
         return RawVolume(elements=elements, attributes={"frames": names})
 
     def _labels(
-        self, name: str, images: Sequence[Path], masks: Sequence[Path], frames: np.ndarray, declared: Mapping[int, str]
+        self,
+        name: str,
+        images: Sequence[Path],
+        masks: Sequence[Path],
+        shape: tuple[int, ...],
+        declared: Mapping[int, str],
     ) -> RawElement:
-        """Read the masks of all frames."""
+        """Read which values the masks of all frames have."""
         for image, mask in zip(images, masks, strict=True):
             if not mask.is_file():
                 raise FormatError(f"{mask}: expected the mask of {image}, found no file.")
-        labels = np.stack(_same_size(tuple(masks), is_mask=True))
-        if labels.shape != frames.shape:
-            raise ShapeError(expected_got("mask size", expected=frames.shape, got=labels.shape, where=masks[0].parent))
-        values = np.unique(labels).tolist()
-        if set(values) <= {0, 255}:
-            labels, values = labels // 255, [0, 1]
-        ids = [int(value) for value in values if value]
+        values: set[int] = set()
+        found = shape
+        for frame in _decoded(masks, is_mask=True):
+            values.update(np.unique(frame).tolist())
+            found = (len(masks), *frame.shape)
+        if found != shape:
+            raise ShapeError(expected_got("mask size", expected=shape, got=found, where=masks[0].parent))
+        divisor = 255 if values <= {0, 255} else 1
+        ids = sorted(value for value in values if value) if divisor == 1 else [1]
         if len(ids) > MOST_LABELS:
             raise FormatError(
                 expected_got(
@@ -130,8 +144,29 @@ class PngPairsFormat(Format):
                 )
             )
         names = dict(declared) or ({1: "structure"} if ids == [1] else {n: f"label {n}" for n in ids})
-        labels = labels.astype(np.uint8 if max(ids) < 256 else np.uint16)
-        return RawElement.of(f"seg/{name}", labels, dims=("slice", "y", "x"), labels=names)
+        dtype = np.dtype(np.uint8 if max(ids) < 256 else np.uint16)
+        blocks = _Blocks(masks, shape, dtype, is_mask=True, divisor=divisor)
+        return RawElement(f"seg/{name}", shape, dtype, blocks, dims=_DIMS, labels=names)
+
+
+@dataclass(frozen=True)
+class _Blocks:
+    """Frames, some at once, as they are stored: their values divided by a number."""
+
+    files: Sequence[Path] = field(repr=False)  # they may name the patient
+    shape: tuple[int, ...]
+    dtype: np.dtype[Any]
+    is_mask: bool = False
+    divisor: int = 1
+
+    def __call__(self) -> Iterator[np.ndarray]:
+        step = max(1, BLOCK_BYTES // (self.shape[1] * self.shape[2] * 8))
+        frames = _decoded(self.files, is_mask=self.is_mask)
+        for start in range(0, len(self.files), step):
+            block = np.empty((min(step, len(self.files) - start), *self.shape[1:]), self.dtype)
+            for number, frame in enumerate(islice(frames, len(block))):
+                block[number] = frame // self.divisor
+            yield block
 
 
 def _pairs(path: Path) -> Iterator[FolderPair]:
@@ -177,9 +212,9 @@ def _patient(folder: str, stem: str, image: Path, groups: Collection[tuple[str, 
     return folder if len(shared) > 1 or not any(character.isdigit() for character in stem) else stem
 
 
-def _same_size(files: tuple[Path, ...], *, is_mask: bool = False) -> list[np.ndarray]:
-    """Return files as grey levels; of masks with a palette its indices."""
-    arrays: list[np.ndarray] = []
+def _decoded(files: Sequence[Path], *, is_mask: bool = False) -> Iterator[np.ndarray]:
+    """Yield files as grey levels, of masks with a palette as its indices; all must have the size of the first."""
+    shape = None
     for file in files:
         try:
             with Image.open(file, formats=["PNG"]) as image:
@@ -189,22 +224,23 @@ def _same_size(files: tuple[Path, ...], *, is_mask: bool = False) -> list[np.nda
                     raise FormatError(
                         expected_got("size", expected=f"up to {MOST_PIXELS} pixels", got=image.size, where=file)
                     )
-                arrays.append(_mask(image, file) if is_mask else _grey(image))
+                frame = _mask(image, file) if is_mask else _grey(image)
         except (OSError, UnidentifiedImageError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
             if isinstance(error, FormatError):
                 raise
             raise FormatError(f"{file}: expected a readable PNG, got: {error}. The file is damaged.") from error
-        if arrays[-1].shape != arrays[0].shape:
+        shape = shape or frame.shape
+        if frame.shape != shape:
             raise ShapeError(
                 expected_got(
                     "frame size",
-                    expected=f"{arrays[0].shape} as {files[0].name}",
-                    got=arrays[-1].shape,
+                    expected=f"{shape} as {files[0].name}",
+                    got=frame.shape,
                     where=file,
                     fix="Frames of one patient must have one size.",
                 )
             )
-    return arrays
+        yield frame
 
 
 def _has_end(file: Path) -> bool:
