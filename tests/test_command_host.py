@@ -4,9 +4,13 @@ import json
 import os
 import subprocess
 import sys
+from importlib.metadata import entry_points
+from inspect import signature
 from pathlib import Path
 
 import pytest
+
+from mri_io import options
 
 HEAVY = (
     "torch",
@@ -133,3 +137,20 @@ def test_unknown_commands_and_options_exit_with_2() -> None:
 def test_versions() -> None:
     lines = run("--version").stdout.splitlines()
     assert [line.split()[0] for line in lines] == ["mri-cli", "mri-io", "mri-recon", "mri-seg", "mri-joint"]
+
+
+@pytest.mark.parametrize(
+    "command",
+    [
+        *("prep", "resample", "stats", "export", "report"),
+        *("recon calibrate", "recon run", "recon train", "recon evaluate"),
+        *(f"{package} {command}" for package in ("seg", "joint") for command in ("run", "train", "evaluate")),
+    ],
+)
+def test_commands_that_read_much_take_a_cache(command: str) -> None:
+    first, *rest = command.split()
+    (entry,) = entry_points(group="mri_cli.commands", name=first)
+    found = entry.load()
+    callbacks = {info.callback.__name__: info.callback for info in found.registered_commands} if rest else {"": found}
+    parameter = signature(callbacks[rest[0] if rest else ""]).parameters["cache"]
+    assert parameter.annotation is options.Cache or parameter.annotation == "options.Cache"

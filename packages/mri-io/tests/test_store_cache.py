@@ -2,13 +2,17 @@
 
 import multiprocessing
 import os
+import subprocess
+import sys
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
 import pytest
+import typer
+from typer.testing import CliRunner
 
-from mri_io import create_cohort, open_cohort, verify
+from mri_io import create_cohort, open_cohort, options, verify
 from mri_io.errors import ConfigError, CorruptElementError
 from mri_io.store.remote import cache as caches
 from mri_io.store.remote import reading
@@ -65,6 +69,24 @@ def test_a_hit_makes_no_request(url, s3_server, tmp_path, monkeypatch):
     before = len(s3_server.requests())
     np.testing.assert_array_equal(again[7], data()[7])
     assert len(s3_server.requests()) == before + 1
+
+
+def test_an_option_has_the_whole_command_use_a_cache(url, tmp_path, monkeypatch):
+    monkeypatch.delenv("MRI_IO_CACHE", raising=False)
+    monkeypatch.setenv("MRI_IO_CACHE_SIZE", "3G")
+    app, found = typer.Typer(), []
+
+    @app.command()
+    def read(cohort: options.Cohort, cache: options.Cache = None) -> None:
+        found.append(open_cohort(cohort).path.cache)
+        command = [sys.executable, "-c", "import os; print(os.environ['MRI_IO_CACHE'])"]  # as workers are started
+        found.append(subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip())
+
+    given = f"{tmp_path}/kept:7G"
+    assert CliRunner().invoke(app, [url, "--cache", given], catch_exceptions=False).exit_code == 0
+    assert found == [Cache(tmp_path / "kept", 7 * 2**30), given]
+    assert "MRI_IO_CACHE" not in os.environ
+    assert os.environ["MRI_IO_CACHE_SIZE"] == "3G"
 
 
 def test_the_environment_names_the_cache(url, tmp_path, monkeypatch):

@@ -60,6 +60,7 @@ def prep(
     split: options.PartSplit = None,
     part: options.Part = None,
     scheduler: options.Scheduler = "sync",
+    cache: options.Cache = None,
 ) -> None:
     """Run a preparation step of an installed package on the volumes of a cohort; continues where it was interrupted."""
     from mri_io.config import load_config
@@ -195,7 +196,7 @@ def stats(
     from mri_io.describe import image_elements, print_statistics
     from mri_io.store import compute_statistics, open_cohort
 
-    opened = open_cohort(cohort, cache=cache)
+    opened = open_cohort(cohort)
     print_statistics(compute_statistics(opened, elements or image_elements(opened, split), split=split))
 
 
@@ -242,7 +243,7 @@ def export(
     from mri_io.store import open_cohort
 
     summary = export_cohort(
-        open_cohort(cohort, cache=cache),
+        open_cohort(cohort),
         element,
         out,
         format,
@@ -281,6 +282,7 @@ def resample(
     part: options.Part = None,
     scheduler: options.Scheduler = "sync",
     replace: options.Replace = False,
+    cache: options.Cache = None,
 ) -> None:
     """Bring an element of every volume to another grid; label maps keep the volume of each structure."""
     from mri_io.resampling import parse_spacing
@@ -316,7 +318,7 @@ def report(
     from mri_io.store.remote.paths import local_place
 
     place = out or local_place(cohort, "report.html")
-    typer.echo(write_report(open_cohort(cohort, cache=cache), place, volumes=volume, slice=slice))
+    typer.echo(write_report(open_cohort(cohort), place, volumes=volume, slice=slice))
 
 
 simulate = typer.Typer(help="Make raw files without any download.", no_args_is_help=True)

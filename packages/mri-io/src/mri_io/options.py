@@ -4,6 +4,7 @@ A command names them in its signature, ``scheduler: options.Scheduler = "sync"``
 everywhere. Importing this module costs no more than typer.
 """
 
+import os
 from pathlib import Path
 from typing import Annotated
 
@@ -27,12 +28,33 @@ __all__ = [
 ]
 
 Cohort = Annotated[str, typer.Argument(help="Folder or URL of the cohort.")]
+
+
+def _use_cache(context: typer.Context, given: str | None) -> str | None:
+    """Have this command and the workers that it starts use a cache, as the environment would."""
+    if given is not None and not context.resilient_parsing:
+        before = {name: os.environ.pop(name, None) for name in ("MRI_IO_CACHE", "MRI_IO_CACHE_SIZE")}
+        os.environ["MRI_IO_CACHE"] = given
+
+        def restore() -> None:
+            for name, value in before.items():
+                os.environ.pop(name, None)
+                if value is not None:
+                    os.environ[name] = value
+
+        context.call_on_close(restore)
+    return given
+
+
 Cache = Annotated[
     str | None,
     typer.Option(
-        "--cache", help="Of a URL: keep what is read in DIR[:SIZE], e.g. /scratch/mri:200G [MRI_IO_CACHE; 10G]."
+        "--cache",
+        callback=_use_cache,
+        help="Of a URL: keep what is read in DIR[:SIZE], e.g. /scratch/mri:200G [MRI_IO_CACHE; 10G].",
     ),
 ]
+"""In force once it is given: a command only names it."""
 
 # Which volumes.
 Volumes = Annotated[list[str] | None, typer.Option(help="Volume id; repeat for several [all].")]

@@ -18,6 +18,7 @@ def train(
     set_: options.Set = None,
     out: Annotated[Path | None, typer.Option(help="Folder of the run [COHORT/runs/joint].")] = None,
     print_config: options.PrintConfig = False,
+    cache: options.Cache = None,
 ) -> None:
     """Fine-tune two networks together, or one of them through the other; an interrupted run is continued."""
     from mri_io.config import dump_config
@@ -48,6 +49,7 @@ def run(
     scheduler: options.Scheduler = "sync",
     device: options.Device = "cpu",
     replace: options.Replace = False,
+    cache: options.Cache = None,
 ) -> None:
     """Reconstruct and segment volumes with a jointly trained network; the checkpoint is all it needs."""
     from mri_joint.run import run as run_network
@@ -82,6 +84,7 @@ def evaluate(
     part: Annotated[str, typer.Option(help="Part of the split; all for all volumes.")] = "test",
     name: options.EvaluationName = "joint",
     scheduler: options.Scheduler = "sync",
+    cache: options.Cache = None,
 ) -> None:
     """Put image quality, overlap and image quality within the labels of several methods into one table."""
     from mri_io.evaluation_tables import print_evaluation

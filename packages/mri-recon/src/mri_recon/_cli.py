@@ -25,6 +25,7 @@ def calibrate(
     scheduler: options.Scheduler = "sync",
     device: options.Device = "cpu",
     replace: options.Replace = False,
+    cache: options.Cache = None,
 ) -> None:
     """Estimate coil sensitivity maps from the centre of k-space."""
     from mri_io.config import load_config
@@ -65,6 +66,7 @@ def run(
     scheduler: options.Scheduler = "sync",
     device: options.Device = "cpu",
     replace: options.Replace = False,
+    cache: options.Cache = None,
 ) -> None:
     """Reconstruct by a classical method or a trained network."""
     from mri_io.config import load_config
@@ -101,6 +103,7 @@ def train(
     set_: options.Set = None,
     out: Annotated[Path | None, typer.Option(help="Folder of the run [COHORT/runs/recon].")] = None,
     print_config: options.PrintConfig = False,
+    cache: options.Cache = None,
 ) -> None:
     """Train a network on fully sampled data, masked anew for every sample; continues an interrupted run."""
     from mri_io.config import dump_config, load_config
@@ -131,6 +134,7 @@ def evaluate(
     ] = "none",
     name: options.EvaluationName = "reconstruction",
     scheduler: options.Scheduler = "sync",
+    cache: options.Cache = None,
 ) -> None:
     """Measure PSNR, SSIM and NMSE against a reference."""
     from mri_io.evaluation_tables import print_evaluation

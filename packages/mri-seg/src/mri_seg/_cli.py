@@ -17,6 +17,7 @@ def train(
     set_: options.Set = None,
     out: Annotated[Path | None, typer.Option(help="Folder of the run [COHORT/runs/seg].")] = None,
     print_config: options.PrintConfig = False,
+    cache: options.Cache = None,
 ) -> None:
     """Train a network on images and their label maps; an interrupted run is continued."""
     from mri_io.config import dump_config, load_config
@@ -46,6 +47,7 @@ def run(
     device: options.Device = "cpu",
     scheduler: options.Scheduler = "sync",
     replace: options.Replace = False,
+    cache: options.Cache = None,
 ) -> None:
     """Segment volumes with a trained network; the checkpoint is all it needs."""
     from mri_seg.run import run as run_network
@@ -75,6 +77,7 @@ def evaluate(
     part: Annotated[str | None, typer.Option(help="Part of the split; 'all' for all volumes.")] = "test",
     name: options.EvaluationName = "segmentation",
     scheduler: options.Scheduler = "sync",
+    cache: options.Cache = None,
 ) -> None:
     """Measure Dice, IoU, HD95 and ASD per class against a reference."""
     from mri_io.evaluation_tables import print_evaluation
