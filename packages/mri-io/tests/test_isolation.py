@@ -168,8 +168,15 @@ def test_the_same_child_serves_until_it_dies(scripted):
     assert first == reader.memory(item) != os.getpid()
     assert get_format("scripted").memory(item) == os.getpid()
     os.kill(first, signal.SIGKILL)
-    wait_until(lambda: psutil.Process(first).status() == psutil.STATUS_ZOMBIE)
     assert reader.memory(item) not in (first, os.getpid())
+
+
+def test_a_child_that_does_not_start_says_why(scripted, monkeypatch):
+    folder = scripted("nothing", "read")
+    (item,) = find_items([folder])
+    monkeypatch.setattr(children.sys, "path", ["/nowhere"])
+    with pytest.raises(StoreError, match=r"(?s)did not start\..*it said: .*No module named"):
+        get_format("scripted", isolate=True).memory(item)
 
 
 @pytest.mark.parametrize(

@@ -16,7 +16,7 @@ from typing import Any
 
 import numpy as np
 
-from mri_io.errors import FormatError
+from mri_io.errors import FormatError, StoreError
 from mri_io.formats.isolation.messages import PREFIX, SLOTS, Raised, read, shared_folders, write
 
 __all__ = ["PATIENCE_S", "Child", "patience_for", "present_child"]
@@ -28,6 +28,7 @@ SLOWEST_BYTES_PER_S = 10e6
 STARTED_WITHIN_S = 120.0
 _MARGIN_S = 5.0
 _MOST_WORDS = 4000
+_GONE = (EOFError, ConnectionError, TimeoutError)
 
 
 def patience_for(files: Sequence[Path]) -> float:
@@ -42,7 +43,7 @@ processes: dict[int, "Child"] = {}
 def present_child() -> "Child":
     """Return this process's child, a new one when there is none that lives; a fork of this process has its own."""
     found = processes.get(os.getpid())
-    if found is None or not found.lives:
+    if found is None or not found.answers():
         found = processes[os.getpid()] = Child()
     return found
 
@@ -68,17 +69,30 @@ class Child:
         self._slots: list[mmap.mmap | None] = [None] * SLOTS
         self._waiting = False
         atexit.register(self.end)
-        self._receive(STARTED_WITHIN_S)
+        try:
+            self._receive(STARTED_WITHIN_S)
+        except _GONE as error:
+            self.end()
+            raise StoreError(
+                "The process in which files are read did not start. It is this Python with mri_io; it said: "
+                f"{self._last_words.strip() or 'nothing'}"
+            ) from error
 
     @property
     def number(self) -> int:
         """Its process number."""
         return self._process.pid
 
-    @property
-    def lives(self) -> bool:
-        """Whether it can be asked."""
-        return self._process.poll() is None and not self._waiting
+    def answers(self) -> bool:
+        """Whether it can be asked: one that was killed while it had nothing to do is no fault of the next file."""
+        if self._waiting or self._process.poll() is not None:
+            return False
+        try:
+            self._send((PATIENCE_S, ("", "ready", None)))
+            return bool(self._receive(PATIENCE_S + _MARGIN_S))
+        except _GONE:
+            self.end()
+            return False
 
     def end(self) -> None:
         """Kill it, and remove what it made and nobody took."""
@@ -106,7 +120,7 @@ class Child:
         try:
             self._send((patience_s, request))
             answer = self._receive(patience_s + _MARGIN_S)
-        except (EOFError, BrokenPipeError, ConnectionError, TimeoutError) as error:
+        except _GONE as error:
             self.end()
             failure = FormatError(f"{path}: {_what_ended(self._process.returncode, error, patience_s)}")
             failure.add_note(self._last_words)
