@@ -120,3 +120,15 @@ def test_compressed_data_are_checked_to_their_end(tmp_path):
         path.write_bytes(damaged)
         with pytest.raises(FormatError, match=r"a_t2\.mha: expected a readable MetaImage"):
             values(read_one(path)[1].elements[0])
+
+
+@pytest.mark.parametrize("name", ["MET_LONG", "MET_INT"])
+def test_long_integers_have_four_bytes(tmp_path, name):
+    array = np.arange(24, dtype="<i4").reshape(2, 3, 4) * 10_000
+    (tmp_path / "a.raw").write_bytes(array.tobytes())
+    fields = ("ObjectType = Image", "NDims = 3", "DimSize = 4 3 2", "ElementSpacing = 1 1 1")
+    path = tmp_path / "a.mhd"
+    path.write_text("\n".join((*fields, f"ElementType = {name}", "ElementDataFile = a.raw", "")))
+    np.testing.assert_array_equal(SimpleITK.GetArrayFromImage(SimpleITK.ReadImage(str(path))), array)
+    _, raw = read_one(path)
+    np.testing.assert_array_equal(values(raw.elements[0]), array)

@@ -47,10 +47,10 @@ def test_a_run_says_what_it_needs(tmp_path, capsys):
     assert f"1 volume, up to {estimate / 1e9:.1f} GB each" in capsys.readouterr().err
 
 
-def test_the_larger_of_both_needs_counts(tmp_path):
-    many_coils = tiny_cohort(tmp_path / "coils", subjects=1, coils=24, slices=1, matrix=(64, 64)).volumes()[0]
-    need = reconstruction_memory(many_coils, CONFIG.reconstruction)
-    assert joint_memory(many_coils, CONFIG, 10) == LIBRARIES + 40 + need
-    many_slices = tiny_cohort(tmp_path / "slices", subjects=1, coils=1, slices=60, matrix=(64, 64)).volumes()[0]
-    wide = CONFIG.model_copy(update={"segmentation": MonaiUnetConfig(widths=(2048, 4096))})
-    assert joint_memory(many_slices, wide) > LIBRARIES + reconstruction_memory(many_slices, CONFIG.reconstruction)
+def test_both_needs_count(tmp_path):
+    few = tiny_cohort(tmp_path / "few", subjects=1, coils=1, slices=1, matrix=(64, 64)).volumes()[0]
+    many = tiny_cohort(tmp_path / "many", subjects=1, coils=24, slices=1, matrix=(64, 64)).volumes()[0]
+    more = reconstruction_memory(many, CONFIG.reconstruction) - reconstruction_memory(few, CONFIG.reconstruction)
+    assert joint_memory(many, CONFIG) - joint_memory(few, CONFIG) == more > 0
+    wide = CONFIG.model_copy(update={"segmentation": MonaiUnetConfig(widths=(256, 512))})
+    assert joint_memory(few, wide) > joint_memory(few, CONFIG) > LIBRARIES

@@ -17,8 +17,8 @@ from mri_recon.errors import ConfigError, ElementNotFoundError, ShapeError
 from mri_recon.networks import VarNet
 from mri_recon.physics import MASKS, random_mask
 from mri_recon.run import CgSenseConfig, ZeroFilledConfig, load_network, run
-from mri_recon.stored_masks import MaskConfig
 from mri_recon.sampling import Samples
+from mri_recon.stored_masks import MaskConfig
 from mri_recon.training import train
 
 MADE = Provenance.of("mri-io", "test")

@@ -5,7 +5,7 @@ import math
 from mri_io.store import Volume
 from mri_joint.config import RunConfig
 from mri_recon.memory import reconstruction_memory
-from mri_seg.memory import LIBRARIES, segmentation_memory
+from mri_seg.memory import segmentation_memory
 
 __all__ = ["joint_memory"]
 
@@ -13,7 +13,8 @@ __all__ = ["joint_memory"]
 def joint_memory(volume: Volume, config: RunConfig, weights: int = 0) -> int:
     """Return the bytes that a joint network needs for a volume.
 
-    It is reconstructed first and segmented then: the larger need counts, with the reconstruction held all along.
+    It is reconstructed first and segmented then. Both needs count: what the first gives back in pieces is not always of
+    use to the second.
 
     Parameters
     ----------
@@ -27,6 +28,5 @@ def joint_memory(volume: Volume, config: RunConfig, weights: int = 0) -> int:
     kspace = volume["kspace"].shape
     shape = (math.prod(kspace[:-3]), *kspace[-2:])
     labels = len(config.labels or ()) + 1
-    reconstruction = LIBRARIES + 4 * weights + reconstruction_memory(volume, config.reconstruction)
     segmentation = segmentation_memory(shape, config.segmentation, labels=labels, weights=weights)
-    return max(reconstruction, segmentation + 8 * math.prod(shape))
+    return segmentation + reconstruction_memory(volume, config.reconstruction) + 8 * math.prod(shape)

@@ -23,7 +23,7 @@ _BIG_ENDIAN = ("BinaryDataByteOrderMSB", "ElementByteOrderMSB")
 _NEEDED = {"NDims", "DimSize", "ElementType", "ElementDataFile"}
 LIBRARY_BYTES = 128 * 2**20
 """What loading SimpleITK takes; measured."""
-_BYTES = {"CHAR": 1, "UCHAR": 1, "SHORT": 2, "USHORT": 2, "INT": 4, "UINT": 4, "FLOAT": 4}
+_BYTES = {"CHAR": 1, "UCHAR": 1, "SHORT": 2, "USHORT": 2, "INT": 4, "UINT": 4, "LONG": 4, "ULONG": 4, "FLOAT": 4}
 """By the element types' names without ``MET_``; all others have eight bytes."""
 
 
