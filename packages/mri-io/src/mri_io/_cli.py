@@ -229,6 +229,7 @@ def export(
     skip_existing: Annotated[
         bool, typer.Option("--skip-existing", help="Keep files that exist, and write those that are missing.")
     ] = False,
+    scheduler: options.Scheduler = "sync",
     cache: options.Cache = None,
 ) -> None:
     """Write an element of the volumes as files for other tools: NIfTI, PNG, BART, ..."""
@@ -251,6 +252,7 @@ def export(
         subjects=subjects,
         replace=replace,
         skip_existing=skip_existing,
+        scheduler=scheduler,
         part=part,
         split=split,
         labels=label,

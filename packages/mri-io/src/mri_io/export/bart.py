@@ -38,6 +38,12 @@ class BartExporter(ElementExporter):
             raise ConfigError(f"{element.folder}: BART has no place for dimensions {element.dims}.")
         return [self.stem(item) + ending for ending in (".hdr", ".cfl")]
 
+    def memory(self, item: ExportItem) -> int:
+        """Return what a chunk takes, read, as single-precision complex numbers, and in the order of the file."""
+        element = item.element
+        inner = element_type(element.path).arrays[DATA].inner or len(element.shape)
+        return math.prod(element.shape[len(element.shape) - inner :]) * (element.dtype.itemsize + 3 * 8)
+
     def write(self, item: ExportItem, targets: Sequence[Path]) -> None:
         """Write the pair, chunk after chunk."""
         element = item.element

@@ -1,5 +1,6 @@
 """What an exporter is: the names of the files of an element, and their writer; or a whole cohort as one data set."""
 
+import math
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
@@ -12,6 +13,7 @@ from pydantic import Field, field_validator
 
 from mri_io.config import Config
 from mri_io.errors import ConfigError, expected_got
+from mri_io.export.names import series_of
 from mri_io.store.cohort import Cohort
 from mri_io.store.element import Element
 from mri_io.store.volume import Volume, open_volume
@@ -136,13 +138,16 @@ class Exporter(ABC):
         Blocks are of 64 MiB, or of one entry of that dimension where this is more.
         """
         length, rest = element.shape[len(index)], element.shape[len(index) + 1 :]
-        step = max(1, BLOCK_BYTES // max(1, int(np.prod(rest, dtype=np.int64)) * element.dtype.itemsize))
+        step = max(1, BLOCK_BYTES // max(1, math.prod(rest) * element.dtype.itemsize))
         for start in range(0, length, step):
             yield self.converted(element, element[(*index, slice(start, start + step))])
 
 
 class ElementExporter(Exporter):
-    """Writes each element as files, or as a folder, of its own."""
+    """Writes each element as files, or as a folder, of its own.
+
+    It must be picklable: with ``--scheduler`` it travels to other processes after it has told the names.
+    """
 
     gives = "files"
 
@@ -162,6 +167,12 @@ class ElementExporter(Exporter):
             For each of `names` the path to write to. Nothing is there, the folder above is; names end as those of
             `names` do. They are moved to their places together when this returns.
         """
+
+    def memory(self, item: ExportItem) -> int:
+        """Return how many bytes `write` holds at most; by default what working on one of the `blocks` takes."""
+        element = item.element
+        entry = math.prod(element.shape[len(series_of(element)) + 1 :]) * element.dtype.itemsize
+        return 4 * min(element.nbytes, max(BLOCK_BYTES, entry))
 
     def stem(self, item: ExportItem) -> str:
         """Return ``<volume>_<element path with - for />``, and the part of a complex element if not the default."""

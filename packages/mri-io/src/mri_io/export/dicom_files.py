@@ -106,7 +106,7 @@ class SourceFiles:
             raise ConfigError(expected_got("source", expected="the folder of the DICOM files", got=folder))
         self.folder = folder
         self._series: dict[str, dict[str, Path]] = {}
-        for path in sorted(folder.rglob("*")):
+        for path in sorted(folder.absolute().rglob("*")):
             if path.is_file() and is_dicom(path):
                 try:
                     header = read_dataset(path, ["SeriesInstanceUID", "SOPInstanceUID"])

@@ -1,5 +1,6 @@
 """DICOM SEG: label maps as segmentation objects, made with highdicom, that refer to the images they belong to."""
 
+import math
 import re
 from collections.abc import Sequence
 from functools import cached_property
@@ -110,6 +111,12 @@ class DicomSegExporter(ElementExporter):
         expected, got = "an image on the grid of the labels, to refer to", "; ".join(refusals) or "none"
         fix = "Give the DICOM files of the images: --source DIR"
         raise ConfigError(expected_got("volume", expected=expected, got=got, where=labels.folder, fix=fix))
+
+    def memory(self, item: ExportItem) -> int:
+        """Return what the object takes, with all labels and each segment, or the images where they are written."""
+        element = item.element
+        own = math.prod(element.shape) * (element.dtype.itemsize + 8 + len(element.labels))
+        return own if self._files is not None else max(own, self._images.memory(self._image_of(item)))
 
     def write(self, item: ExportItem, targets: Sequence[Path]) -> None:
         """Write the object, and the images where no source is given."""

@@ -50,6 +50,12 @@ class IsmrmrdExporter(ElementExporter):
         _Layout(item)  # raises what cannot be written
         return [f"{self.stem(item)}.h5"]
 
+    def memory(self, item: ExportItem) -> int:
+        """Return what the readouts of one place take, or a block of noise: read, chosen, and as acquisitions."""
+        noise = _noise(item)
+        samples = 0 if noise is None else noise.shape[0] * min(noise.shape[1], NOISE_SAMPLES)
+        return 5 * 8 * max(math.prod(item.element.shape[-3:]), samples)
+
     def write(self, item: ExportItem, targets: Sequence[Path]) -> None:
         """Write the file, a block of k-space at a time."""
         layout = _Layout(item)

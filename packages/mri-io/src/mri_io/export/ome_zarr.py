@@ -21,6 +21,8 @@ __all__ = ["OmeZarrExporter"]
 
 VERSION = "0.5"
 LEVELS = 3
+WORKING_BYTES = 96
+"""For each voxel of the finer level, while a coarser one is made of it."""
 CHUNK = {"z": 16, "y": 256, "x": 256}
 _Reduce = Callable[[np.ndarray, Sequence[int]], np.ndarray]
 
@@ -47,6 +49,11 @@ class OmeZarrExporter(ElementExporter):
                 raise ConfigError(expected_got("--label", expected="a label map seg/<name>", got=label_map.path))
             require_same_grid(item.element, label_map)
         return [self.stem(item) + ".ome.zarr"]
+
+    def memory(self, item: ExportItem) -> int:
+        """Return what making a slab of a coarser level takes: its voxels in double precision, sorted into blocks."""
+        *_, slices, rows, columns = item.element.shape
+        return WORKING_BYTES * min(slices, 2 * CHUNK["z"]) * rows * columns
 
     def write(self, item: ExportItem, targets: Sequence[Path]) -> None:
         """Write the image, then its labels."""

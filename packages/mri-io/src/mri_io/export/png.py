@@ -1,5 +1,6 @@
 """PNG: one file per slice, windowed over the volume; label maps keep their ids, with a palette."""
 
+import math
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -49,6 +50,11 @@ class PngExporter(ElementExporter):
         ]
         return [f"{stem}{member}_{number:03d}.png" for member in members for number in range(element.shape[-3])]
 
+    def memory(self, item: ExportItem) -> int:
+        """Return what the samples for the window take, thrice, and a block."""
+        samples = 0 if item.element.type == "seg" else min(math.prod(item.element.shape), 2 * SAMPLES)
+        return 3 * samples * item.element.dtype.itemsize + super().memory(item)
+
     def write(self, item: ExportItem, targets: Sequence[Path]) -> None:
         """Write the slices."""
         element, left = item.element, iter(targets)
@@ -61,7 +67,7 @@ class PngExporter(ElementExporter):
     def _window(self, element: Element) -> tuple[float, float]:
         step = 1 + int(np.prod(element.shape, dtype=np.int64)) // SAMPLES
         samples = [
-            block.ravel()[::step]
+            block.ravel()[::step].copy()  # a view would keep the block
             for position in np.ndindex(*series_of(element).values())
             for block in self.blocks(element, position)
         ]

@@ -1,32 +1,22 @@
 """Export elements of a cohort with any exporter."""
 
-import traceback
-from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 from mri_io.config import validate_config
 from mri_io.errors import ConfigError, ElementNotFoundError, MriError, expected_got
 from mri_io.export.base import DataSetExporter, ElementExporter, Exporter, ExportItem, ExportOptions
+from mri_io.export.elements import ExportSummary, export_elements, named, write_whole
 from mri_io.export.publishing import appearing, check_absent
 from mri_io.export.table import exporter_class
+from mri_io.prep.cluster import check_scheduler
 from mri_io.prep.progress import progress_report
-from mri_io.prep.summary import PrepSummary, TaskFailure
 from mri_io.store.cohort import Cohort, open_cohort
 from mri_io.store.durable import storage_errors
 from mri_io.store.element import Element
 
 __all__ = ["ExportSummary", "export", "export_cohort", "exported_files", "make_exporter"]
-
-
-class ExportSummary(PrepSummary):
-    """Outcome of an export: a result for each volume, or for the data set; failures are by volume."""
-
-    @property
-    def files(self) -> list[Path]:
-        """The files, or folders, that were written."""
-        return [file for result in self.results for file in result["files"]]
 
 
 def make_exporter(format: str, **options: Any) -> Exporter:
@@ -89,7 +79,7 @@ def export(element: Element, out: str | Path, format: str, *, replace: bool = Fa
     """
     exporter, item = _of_elements(make_exporter(format, **options)), ExportItem(element)
     targets = _targets(exporter, item, Path(out), replace=replace)
-    _write(exporter, item, targets, Path(out))
+    write_whole(exporter, item, targets, Path(out))
     return targets
 
 
@@ -103,6 +93,7 @@ def export_cohort(
     subjects: str | None = None,
     replace: bool = False,
     skip_existing: bool = False,
+    scheduler: str = "sync",
     progress: bool = True,
     **options: Any,
 ) -> ExportSummary:
@@ -127,8 +118,8 @@ def export_cohort(
     skip_existing
         Leave out volumes whose files are all there, without a look at what is in them: an export that was interrupted,
         or in which volumes failed, goes on with what is missing.
-    progress
-        Report on standard error.
+    scheduler, progress
+        See `mri_io.prep.run_tasks`. A data set of all volumes is written in this process.
 
     Returns
     -------
@@ -144,54 +135,31 @@ def export_cohort(
     """
     if replace and skip_existing:
         raise ConfigError(expected_got("files that exist", expected="replace or skip_existing", got="both"))
+    check_scheduler(scheduler)
     opened, folder = cohort if isinstance(cohort, Cohort) else open_cohort(cohort), Path(out)
     exporter = make_exporter(format, **_for_exporter(format, options, subjects))
+    if not isinstance(exporter, DataSetExporter):
+        opened = Cohort(opened.path.resolve(), opened.metadata)  # workers may be in another folder
     items, damaged = _items(opened, element, volumes, options.get("split"), subjects)
     if isinstance(exporter, DataSetExporter):
+        if scheduler != "sync":
+            expected = f"sync for {exporter.name}, which is written as a whole"
+            raise ConfigError(expected_got("scheduler", expected=expected, got=repr(scheduler)))
         for error in damaged.values():
             raise error
         return _export_data_set(
             exporter, opened, items, folder, replace=replace, skip_existing=skip_existing, progress=progress
         )
-    return _export_elements(
-        _of_elements(exporter), items, damaged, folder, replace=replace, skip_existing=skip_existing, progress=progress
+    return export_elements(
+        _of_elements(exporter),
+        items,
+        damaged,
+        folder,
+        replace=replace,
+        skip_existing=skip_existing,
+        scheduler=scheduler,
+        progress=progress,
     )
-
-
-def _export_elements(
-    exporter: ElementExporter,
-    items: Sequence[ExportItem],
-    damaged: Mapping[str, MriError],
-    folder: Path,
-    *,
-    replace: bool,
-    skip_existing: bool,
-    progress: bool,
-) -> ExportSummary:
-    """Export each item to files of its own; raise the first of the errors, also of `damaged` volumes, when all fail."""
-    planned, refused = _plan(exporter, items, folder)
-    _check_distinct(planned)
-    if not skip_existing:
-        check_absent([target for _, targets in planned for target in targets], replace=replace)
-    errors: dict[str, Exception] = {**damaged, **refused}
-    summary = ExportSummary("export")
-    with progress_report(len(planned), "export", shown=progress) as advance:
-        for item, targets in planned:
-            volume_id = item.element.volume_id
-            there = skip_existing and all(target.exists() for target in targets)
-            try:
-                if not there:
-                    _write(exporter, item, targets, folder)
-                summary.results.append({"status": "skipped" if there else "done", "files": [] if there else targets})
-            except Exception as error:  # of this volume; whatever an exporter raises
-                errors[volume_id] = error
-            advance(volume_id, volume_id in errors)
-    if not summary.results:
-        raise next(iter(errors.values()))
-    if errors:
-        summary.failures = [_failure(volume_id, error) for volume_id, error in sorted(errors.items())]
-        summary.notes.append("Once that is mended, --skip-existing goes on with what is missing.")
-    return summary
 
 
 def _export_data_set(
@@ -216,31 +184,6 @@ def _export_data_set(
     ):
         exporter.write(cohort, items, temporary, lambda volume: advance(volume, False))
     return ExportSummary("export", [{"status": "done", "files": [target]}])
-
-
-def _plan(
-    exporter: ElementExporter, items: Sequence[ExportItem], folder: Path
-) -> tuple[list[tuple[ExportItem, list[Path]]], dict[str, MriError]]:
-    """Return the files of each item, and by volume why there are none."""
-    planned: list[tuple[ExportItem, list[Path]]] = []
-    refused: dict[str, MriError] = {}
-    for item in items:
-        try:
-            planned.append((item, _named(exporter, item, folder)))
-        except MriError as error:
-            refused[item.element.volume_id] = error
-    return planned, refused
-
-
-def _check_distinct(planned: Sequence[tuple[ExportItem, list[Path]]]) -> None:
-    for target, count in Counter(target for _, targets in planned for target in targets).most_common(1):
-        if count > 1:
-            raise ConfigError(f"{target}: {count} of the volumes would be written to it. Name one of them: --volume")
-
-
-def _failure(volume_id: str, error: Exception) -> TaskFailure:
-    text = str(error) if isinstance(error, MriError) else f"{type(error).__name__}: {error}"
-    return TaskFailure(volume_id, volume_id, text, "".join(traceback.format_exception(error)))
 
 
 def _for_exporter(format: str, options: dict[str, Any], subjects: str | None) -> dict[str, Any]:
@@ -283,16 +226,6 @@ def _of_elements(exporter: Exporter) -> ElementExporter:
 
 
 def _targets(exporter: ElementExporter, item: ExportItem, out: Path, *, replace: bool) -> list[Path]:
-    targets = _named(exporter, item, out)
+    targets = named(exporter, item, out)
     check_absent(targets, replace=replace)
     return targets
-
-
-def _named(exporter: ElementExporter, item: ExportItem, out: Path) -> list[Path]:
-    exporter.part_of(item.element)
-    return [out / name for name in exporter.names(item)]
-
-
-def _write(exporter: ElementExporter, item: ExportItem, targets: Sequence[Path], out: Path) -> None:
-    with storage_errors(out), appearing(targets) as temporary:
-        exporter.write(item, temporary)

@@ -4,7 +4,7 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 from mri_io.errors import ConfigError, ElementNotFoundError, expected_got
-from mri_io.prep.runner import run_tasks
+from mri_io.prep.runner import AGAIN, run_tasks
 from mri_io.prep.summary import PrepSummary, TaskFailure
 from mri_io.store.cohort import Cohort, open_cohort
 from mri_io.store.remote.paths import AnyPath
@@ -35,7 +35,7 @@ def prepare_cohort(
     retries: int = 2,
     progress: bool = True,
     memory: int | Callable[[Volume], int] | None = None,
-    keeps: bool = True,
+    again: str = AGAIN,
 ) -> PrepSummary:
     """Call ``function(volume)`` for every chosen volume; see `run_tasks`.
 
@@ -52,7 +52,7 @@ def prepare_cohort(
         Volume ids; by default those of `part` of `split`, or all. A volume that is named twice is worked on once.
     split, part
         Part of a split, of ``default`` where no split is named. Not beside `volumes`, and no split without a part.
-    scheduler, description, retries, progress, keeps
+    scheduler, description, retries, progress, again
         See `run_tasks`.
     memory
         Bytes that the work on a volume holds at most beside its process, or a function of the volume.
@@ -86,7 +86,7 @@ def prepare_cohort(
         progress=progress,
         on_done=record,
         memory=(lambda path: memory(open_volume(path))) if callable(memory) else memory,
-        keeps=keeps,
+        again=again,
     )
 
 

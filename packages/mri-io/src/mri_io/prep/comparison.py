@@ -6,6 +6,7 @@ from typing import Any, TypeVar
 
 from mri_io.errors import ElementNotFoundError, StoreError
 from mri_io.prep.cohort import prepare_cohort
+from mri_io.prep.runner import NOTHING_KEPT
 from mri_io.store.cohort import open_cohort
 from mri_io.store.remote.paths import AnyPath, map_concurrently
 from mri_io.store.volume import Volume
@@ -125,7 +126,7 @@ class Comparison:
             scheduler=scheduler,
             description=description,
             memory=memory,
-            keeps=False,
+            again=NOTHING_KEPT,
         )
         if not summary.results:
             raise StoreError(f"{self.cohort.path}: no volume could be measured, so there is no table.\n{summary}")

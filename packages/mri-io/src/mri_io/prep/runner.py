@@ -14,7 +14,7 @@ from mri_io.prep.memory import PROCESS_BYTES, Memory, MemoryPlan, free_memory, p
 from mri_io.prep.progress import progress_report
 from mri_io.prep.summary import PrepSummary, TaskFailure
 
-__all__ = ["PrepSummary", "TaskFailure", "run_tasks"]
+__all__ = ["AGAIN", "NOTHING_KEPT", "PrepSummary", "TaskFailure", "run_tasks"]
 
 _log = logging.getLogger(__name__)
 
@@ -22,9 +22,14 @@ KILLED = (
     "every worker that took it was killed, most likely for want of memory. Use fewer workers (--scheduler local:1) "
     "or a machine with more memory."
 )
+AGAIN = "run the same command again: it goes on with the rest"
+NOTHING_KEPT = "nothing of it is kept"
+"""Of measurements, whose results are gathered in the process that runs them."""
 
 Task = Callable[[Any], dict[str, Any]]
-Outcome = tuple[int, dict[str, Any] | tuple[str, str]]
+Failed = tuple[str, str, BaseException | None]
+"""Message, traceback, and what was raised."""
+Outcome = tuple[int, dict[str, Any] | Failed]
 Tell = Callable[[str], None]
 
 
@@ -39,7 +44,7 @@ def run_tasks(
     progress: bool = True,
     on_done: Callable[[str, dict[str, Any] | TaskFailure], None] | None = None,
     memory: Memory | None = None,
-    keeps: bool = True,
+    again: str = AGAIN,
 ) -> PrepSummary:
     """Call ``function(item)`` for every item.
 
@@ -68,9 +73,8 @@ def run_tasks(
     memory
         Bytes that a task holds at most beside its process, or a function of the item that returns them. No more local
         workers are started than fit into what is free, and jobs ask for as much.
-    keeps
-        Whether what was done is found by the next run. Of measurements, whose results are gathered here, nothing is
-        kept, and who interrupts them is told so.
+    again
+        What becomes of the work that is done, for whoever interrupts it.
 
     Returns
     -------
@@ -94,21 +98,16 @@ def run_tasks(
     try:
         with progress_report(len(items), description, shown=progress) as advance:
             for position, ended in _run(function, items, scheduler, retries, plan, tell):
-                outcome: dict[str, Any] | TaskFailure
-                if isinstance(ended, tuple):
-                    outcome = TaskFailure(items[position], names[position], error=ended[0], traceback=ended[1])
-                else:
-                    outcome = ended
+                outcome = TaskFailure(items[position], names[position], *ended) if isinstance(ended, tuple) else ended
                 outcomes[position] = outcome
                 if on_done is not None:
                     on_done(names[position], outcome)
                 advance(names[position], isinstance(outcome, TaskFailure))
     except KeyboardInterrupt:
         done = _summary(description, outcomes)
-        rest = "run the same command again: it goes on with the rest" if keeps else "nothing of it is kept"
         tell(
             f"interrupted after {len(outcomes)} of {len(items)} ({done.counts()}). Nothing half-written is visible; "
-            f"{rest}."
+            f"{again}."
         )
         raise
     return _summary(description, outcomes)
@@ -167,10 +166,12 @@ def _run(
         yield from _run_on_dask(client, function, items, retries, scheduler)
 
 
-def _describe(error: BaseException) -> tuple[str, str]:
+def _describe(error: BaseException) -> Failed:
     text = str(error) or type(error).__name__
     known = type(error).__module__.startswith("mri_")
-    return (text if known else f"{type(error).__name__}: {text}"), "".join(traceback.format_exception(error))
+    trace = "".join(traceback.format_exception(error))
+    error.__traceback__ = error.__cause__ = error.__context__ = None  # they keep the frames, and the data in them
+    return (text if known else f"{type(error).__name__}: {text}"), trace, error
 
 
 def _run_here(function: Task, items: Sequence[Any]) -> Iterator[Outcome]:
@@ -191,14 +192,20 @@ def _unpickled(function: bytes) -> Task:
     return task
 
 
-def _guarded(function: bytes, item: Any) -> dict[str, Any] | tuple[str, str]:
+def _guarded(function: bytes, item: Any) -> dict[str, Any] | Failed:
     """Run in a worker. What the packages raise on purpose is a result: trying again would not mend it."""
+    from distributed.protocol import pickle
+
     try:
         return _unpickled(function)(item)
     except Exception as error:
         if isinstance(error, OSError) and not isinstance(error, StoreError):
             raise
-        return _describe(error)
+        text, trace, _ = _describe(error)
+        try:
+            return text, trace, pickle.loads(pickle.dumps(error))
+        except Exception:  # it cannot be made again from what it holds
+            return text, trace, None
 
 
 def _run_on_dask(client: Any, function: Task, items: Sequence[Any], retries: int, scheduler: str) -> Iterator[Outcome]:
@@ -236,6 +243,6 @@ def _run_on_dask(client: Any, function: Task, items: Sequence[Any], retries: int
     for position in killed:  # alone: what killed the workers may have been another item in their queues
         ((_, ended),) = outcomes(submit([position]))
         if isinstance(ended, KilledWorker):
-            yield position, (KILLED, str(ended))
+            yield position, (KILLED, str(ended), None)
         else:
             yield position, _describe(ended) if isinstance(ended, BaseException) else ended

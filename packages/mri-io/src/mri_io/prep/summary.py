@@ -4,7 +4,9 @@ import re
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import PurePath
-from typing import Any
+from typing import Any, NoReturn
+
+from mri_io.errors import StoreError
 
 __all__ = ["PrepSummary", "TaskFailure", "failure_lines"]
 
@@ -20,6 +22,8 @@ class TaskFailure:
     label: str
     error: str
     traceback: str
+    exception: BaseException | None = field(default=None, repr=False, compare=False)
+    """What was raised, without its frames and the data in them; None where it cannot travel between processes."""
 
     @property
     def kind(self) -> str:
@@ -28,6 +32,13 @@ class TaskFailure:
         for name in (self.label, PurePath(self.label).name):
             text = text.replace(name, "*") if name else text
         return _PATH.sub("*", text)
+
+    def reraise(self) -> NoReturn:
+        """Raise what the function raised; StoreError where that is not known."""
+        if self.exception is None:
+            raise StoreError(f"{self.label}: {self.error}")
+        self.exception.add_note(self.traceback)
+        raise self.exception
 
 
 @dataclass

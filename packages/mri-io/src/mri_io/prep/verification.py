@@ -3,7 +3,7 @@
 from functools import partial
 from typing import Any
 
-from mri_io.prep.runner import run_tasks
+from mri_io.prep.runner import NOTHING_KEPT, run_tasks
 from mri_io.store.remote.paths import AnyPath
 from mri_io.store.verification import (
     VerifyReport,
@@ -41,7 +41,7 @@ def verify_cohort(
         description="verify",
         labels=[folder.name.removesuffix(".zarr") for folder in folders],
         progress=progress,
-        keeps=False,
+        again=NOTHING_KEPT,
     )
     for result in summary.results:
         report.add(result["report"])
