@@ -190,14 +190,17 @@ def stats(
         typer.Option("--element", help="Element; repeat for several [all images and reconstructions]."),
     ] = None,
     split: Annotated[str, typer.Option(help="Name of the split; its training part is used.")] = "default",
+    scheduler: options.Scheduler = "sync",
     cache: options.Cache = None,
 ) -> None:
     """Compute intensity statistics over the training part of a split."""
     from mri_io.describe import image_elements, print_statistics
-    from mri_io.store import compute_statistics, open_cohort
+    from mri_io.prep.statistics import cohort_statistics
+    from mri_io.store import open_cohort
 
     opened = open_cohort(cohort)
-    print_statistics(compute_statistics(opened, elements or image_elements(opened, split), split=split))
+    found = cohort_statistics(opened, elements or image_elements(opened, split), split=split, scheduler=scheduler)
+    print_statistics(found)
 
 
 def export(

@@ -4,7 +4,8 @@ import logging
 import sys
 import traceback
 import uuid
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterator, Sequence
+from contextlib import closing
 from functools import lru_cache
 from typing import Any
 
@@ -69,7 +70,7 @@ def run_tasks(
     progress
         Report on standard error: what memory is needed, a bar on a terminal or a line now and then elsewhere.
     on_done
-        Called with the label and the outcome of each item as it ends.
+        Called with the label and the outcome of each item as it ends. What it raises ends the run.
     memory
         Bytes that a task holds at most beside its process, or a function of the item that returns them. No more local
         workers are started than fit into what is free, and jobs ask for as much.
@@ -96,8 +97,11 @@ def run_tasks(
     outcomes: dict[int, dict[str, Any] | TaskFailure] = {}
     plan = _planned(memory, items, scheduler, tell)
     try:
-        with progress_report(len(items), description, shown=progress) as advance:
-            for position, ended in _run(function, items, scheduler, retries, plan, tell):
+        with (
+            progress_report(len(items), description, shown=progress) as advance,
+            closing(_run(function, items, scheduler, retries, plan, tell)) as ends,
+        ):
+            for position, ended in ends:
                 outcome = TaskFailure(items[position], names[position], *ended) if isinstance(ended, tuple) else ended
                 outcomes[position] = outcome
                 if on_done is not None:
@@ -156,7 +160,7 @@ def _need(memory: Callable[[Any], int], item: Any) -> int:
 
 def _run(
     function: Task, items: Sequence[Any], scheduler: str, retries: int, plan: MemoryPlan | None, tell: Tell
-) -> Iterator[Outcome]:
+) -> Generator[Outcome, None, None]:
     if scheduler == "sync" or not items:
         yield from _run_here(function, items)
         return

@@ -1,6 +1,8 @@
 """Intensity statistics from the training part of a split, for normalisation that never sees test data."""
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from functools import partial, reduce
 from typing import Any
 
 import numpy as np
@@ -12,20 +14,38 @@ from mri_io.store.documents import read_document, write_document
 from mri_io.store.element import Element
 from mri_io.store.splits import Split
 
-__all__ = ["compute_statistics", "read_statistics"]
+__all__ = ["Each", "Elements", "compute_statistics", "read_statistics"]
 
 _QUANTILES = {"p1": 0.01, "p99": 0.99}
 _HALF = 16
 _BINS = 1 << _HALF
 
+Elements = Mapping[str, Element]
+"""Those of one volume, by path."""
+Each = Callable[[Callable[[Elements], Any], Mapping[str, Elements], Callable[[str, Any], None]], None]
+"""Calls a function for the elements of each volume, by id, and hands what it returns over with the id, in any order."""
+
+
+def _one_by_one(
+    function: Callable[[Elements], Any], volumes: Mapping[str, Elements], take: Callable[[str, Any], None]
+) -> None:
+    for volume_id, elements in volumes.items():
+        take(volume_id, function(elements))
+
 
 def compute_statistics(
-    cohort: Cohort, elements: Sequence[str], *, split: str | Split = "default", name: str | None = None
+    cohort: Cohort,
+    elements: Sequence[str],
+    *,
+    split: str | Split = "default",
+    name: str | None = None,
+    each: Each = _one_by_one,
 ) -> dict[str, Any]:
     """Compute mean, standard deviation, 1st and 99th percentile and n of each element over the training part.
 
     Complex elements are taken by magnitude, in single precision. The percentiles are exact: order statistics of all
-    values, interpolated linearly. Three passes over the slices, one slice in memory at a time.
+    values, interpolated linearly. Two passes over the volumes, one slice in memory at a time. See
+    `mri_io.prep.statistics.cohort_statistics` for other schedulers.
 
     Parameters
     ----------
@@ -37,6 +57,8 @@ def compute_statistics(
         The split, or its name, whose training part is used.
     name
         Name of ``stats/<name>.json``, by default the split's.
+    each
+        How a pass goes over the volumes. The statistics do not depend on it, bit by bit.
 
     Returns
     -------
@@ -47,17 +69,20 @@ def compute_statistics(
     ------
     ElementNotFoundError
         When no training volume has an element.
+    StoreError
+        When a volume cannot be read: nothing is written, for statistics of fewer volumes would go unnoticed.
     """
     chosen = cohort.split(split) if isinstance(split, str) else split
-    volumes = [volume for volume in cohort.volumes() if volume.subject_id in chosen.train]
-    fields: dict[str, dict[str, float]] = {}
+    training = [volume for volume in cohort.volumes() if volume.subject_id in chosen.train]
+    volumes = {volume.id: {path: volume[path] for path in elements if path in volume} for volume in training}
+    count = {path: sum(path in found for found in volumes.values()) for path in elements}
     for path in elements:
-        found = [volume[path] for volume in volumes if path in volume]
-        if not found:
+        if not count[path]:
             raise ElementNotFoundError(
-                f"{cohort.path}: none of the {len(volumes)} training volumes of split {chosen.name!r} has {path!r}."
+                f"{cohort.path}: none of the {len(training)} training volumes of split {chosen.name!r} has {path!r}."
             )
-        fields[path] = {**_statistics(lambda found=found: _slices(found)), "volumes": len(found)}  # type: ignore[misc]
+    found = _statistics({volume_id: of_volume for volume_id, of_volume in volumes.items() if of_volume}, each)
+    fields = {path: {**found[path], "volumes": count[path]} for path in elements}
     content = {"split": chosen.name, "split_hash": chosen.hash, "fields": fields}
     validate("statistics", content, cohort.path)
     write_document(cohort.path / "stats" / f"{name or chosen.name}.json", content)
@@ -77,48 +102,136 @@ def read_statistics(cohort: Cohort, name: str = "default") -> dict[str, Any]:
     return content
 
 
-def _slices(elements: Sequence[Element]) -> Iterator[np.ndarray]:
+@dataclass(frozen=True)
+class _Moments:
+    """Number, mean and sum of squared deviations of values."""
+
+    n: int
+    mean: float
+    squares: float
+
+    @classmethod
+    def of(cls, values: np.ndarray) -> "_Moments":
+        mean = float(values.mean(dtype=np.float64))
+        return cls(values.size, mean, float(((values - np.float64(mean)) ** 2).sum()))
+
+    def __add__(self, other: "_Moments") -> "_Moments":
+        """Return those of both together, without cancellation (Chan, Golub, LeVeque 1983)."""
+        total, delta = self.n + other.n, other.mean - self.mean
+        squares = self.squares + other.squares + delta**2 * self.n * other.n / total
+        return _Moments(total, self.mean + delta * other.n / total, squares)
+
+
+@dataclass(frozen=True)
+class _Counts:
+    """A histogram of 2^16 bins that travels: those that are not empty, and what is in them."""
+
+    bins: np.ndarray
+    counts: np.ndarray
+
+    @classmethod
+    def of(cls, histogram: np.ndarray) -> "_Counts":
+        bins = np.flatnonzero(histogram)
+        return cls(bins, histogram[bins])
+
+    def add_to(self, histogram: np.ndarray) -> None:
+        histogram[self.bins] += self.counts
+
+
+def _statistics(volumes: Mapping[str, Elements], each: Each) -> dict[str, dict[str, float]]:
+    """Return the statistics of each element.
+
+    Histograms of integers add to the same in any order. Moments do not: they wait for their turn.
+    """
+    paths = list(dict.fromkeys(path for elements in volumes.values() for path in elements))
+    upper = {path: np.zeros(_BINS, dtype=np.int64) for path in paths}
+    moments: dict[str, dict[str, _Moments]] = {}
+
+    def take_first(volume_id: str, found: Mapping[str, tuple[_Moments, _Counts]]) -> None:
+        moments[volume_id] = {path: of_path for path, (of_path, _) in found.items()}
+        for path, (_, counts) in found.items():
+            counts.add_to(upper[path])
+
+    each(_first_pass, volumes, take_first)
+    in_order = [moments[volume_id] for volume_id in volumes]
+    total = {path: reduce(_Moments.__add__, [found[path] for found in in_order if path in found]) for path in paths}
+    ranks = {path: _ranks(total[path].n) for path in paths}
+    places = {path: _places(upper[path], ranks[path]) for path in paths}
+    lower = {path: {number: np.zeros(_BINS, dtype=np.int64) for number, _ in places[path].values()} for path in paths}
+
+    def take_second(_: str, found: Mapping[str, Mapping[int, _Counts]]) -> None:
+        for path, of_path in found.items():
+            for number, counts in of_path.items():
+                counts.add_to(lower[path][number])
+
+    each(partial(_second_pass, numbers={path: tuple(lower[path]) for path in paths}), volumes, take_second)
+    return {
+        path: {
+            "mean": total[path].mean,
+            "std": float(np.sqrt(total[path].squares / total[path].n)),
+            **_percentiles(ranks[path], places[path], lower[path]),
+            "n": total[path].n,
+        }
+        for path in paths
+    }
+
+
+def _first_pass(elements: Elements) -> dict[str, tuple[_Moments, _Counts]]:
+    """Return moments, and the histogram of the keys' upper halves; runs in a worker."""
+    found = {}
+    for path, element in elements.items():
+        histogram, moments = np.zeros(_BINS, dtype=np.int64), []
+        for values in _slices(element):
+            moments.append(_Moments.of(values))
+            histogram += np.bincount(_ordered(values) >> _HALF, minlength=_BINS)
+        found[path] = reduce(_Moments.__add__, moments), _Counts.of(histogram)
+    return found
+
+
+def _second_pass(elements: Elements, *, numbers: Mapping[str, Sequence[int]]) -> dict[str, dict[int, _Counts]]:
+    """Return histograms of the keys' lower halves, of those with some upper halves; runs in a worker."""
+    found = {}
+    for path, element in elements.items():
+        histograms = {number: np.zeros(_BINS, dtype=np.int64) for number in numbers[path]}
+        for values in _slices(element):
+            keys = _ordered(values)
+            for number, histogram in histograms.items():
+                histogram += np.bincount(keys[keys >> _HALF == number] & (_BINS - 1), minlength=_BINS)
+        found[path] = {number: _Counts.of(histogram) for number, histogram in histograms.items()}
+    return found
+
+
+def _slices(element: Element) -> Iterator[np.ndarray]:
     """Yield the values of one slice after the other, float32, flat."""
-    for element in elements:
-        for index in range(element.shape[0]):
-            block = element[index]
-            values = np.abs(block) if block.dtype.kind == "c" else block
-            # Adding zero turns the negative zero into the positive, which orders as equal to it.
-            yield values.astype(np.float32, copy=False).reshape(-1) + np.float32(0)
+    for index in range(element.shape[0]):
+        block = element[index]
+        values = np.abs(block) if block.dtype.kind == "c" else block
+        # Adding zero turns the negative zero into the positive, which orders as equal to it.
+        yield values.astype(np.float32, copy=False).reshape(-1) + np.float32(0)
 
 
-def _statistics(slices: Callable[[], Iterator[np.ndarray]]) -> dict[str, float]:
-    n, mean, squares = 0, 0.0, 0.0
-    histogram = np.zeros(_BINS, dtype=np.int64)
-    for values in slices():
-        # Chan et al. 1983: update of mean and sum of squared deviations, without cancellation.
-        block_mean = float(values.mean(dtype=np.float64))
-        delta, total = block_mean - mean, n + values.size
-        squares += float(((values - np.float64(block_mean)) ** 2).sum()) + delta**2 * n * values.size / total
-        mean += delta * values.size / total
-        n = total
-        histogram += np.bincount(_ordered(values) >> _HALF, minlength=_BINS)
-    found = {"mean": mean, "std": float(np.sqrt(squares / n))}
-    return {**found, **_percentiles(slices, histogram, n), "n": n}
+def _ranks(n: int) -> dict[str, float]:
+    """Return the place of each percentile among n ordered values, mostly between two of them."""
+    return {name: q * (n - 1) for name, q in _QUANTILES.items()}
 
 
-def _percentiles(slices: Callable[[], Iterator[np.ndarray]], upper: np.ndarray, n: int) -> dict[str, float]:
-    """Return exact percentiles: the histogram of the keys' upper halves finds a bin, another pass the value in it."""
-    ranks = {name: q * (n - 1) for name, q in _QUANTILES.items()}
-    wanted = sorted({int(f(rank)) for rank in ranks.values() for f in (np.floor, np.ceil)})
+def _places(upper: np.ndarray, ranks: Mapping[str, float]) -> dict[int, tuple[int, int]]:
+    """Return, by the ranks of values that are needed, the key's upper half and the rank among those that have it."""
     ends = np.cumsum(upper)
+    wanted = sorted({int(f(rank)) for rank in ranks.values() for f in (np.floor, np.ceil)})
     bins = {rank: int(np.searchsorted(ends, rank, side="right")) for rank in wanted}
-    lower = {number: np.zeros(_BINS, dtype=np.int64) for number in bins.values()}
-    for values in slices():
-        keys = _ordered(values)
-        for number, histogram in lower.items():
-            histogram += np.bincount(keys[keys >> _HALF == number] & (_BINS - 1), minlength=_BINS)
+    return {rank: (number, rank - int(ends[number] - upper[number])) for rank, number in bins.items()}
+
+
+def _percentiles(
+    ranks: Mapping[str, float], places: Mapping[int, tuple[int, int]], lower: Mapping[int, np.ndarray]
+) -> dict[str, float]:
+    """Return exact percentiles: the histogram of the lower halves finds each value."""
     exact = {}
-    for rank, number in bins.items():
-        before = int(ends[number] - upper[number])
-        low = int(np.searchsorted(np.cumsum(lower[number]), rank - before, side="right"))
+    for rank, (number, within) in places.items():
+        low = int(np.searchsorted(np.cumsum(lower[number]), within, side="right"))
         exact[rank] = _value(number << _HALF | low)
-    return {name: float(np.interp(rank, wanted, [exact[r] for r in wanted])) for name, rank in ranks.items()}
+    return {name: float(np.interp(rank, list(exact), list(exact.values()))) for name, rank in ranks.items()}
 
 
 def _ordered(values: np.ndarray) -> np.ndarray:
