@@ -57,6 +57,7 @@ def _fuzz(name: str, source: Input, folder: Path, damages: list[Case]) -> Row:
         reading, writing = os.pipe()
         process = fork(lambda start=position, pipe=writing: _try_from(start, source, folder, damages, pipe))
         os.close(writing)
+        outcome = ""
         while True:
             ready, _, _ = select.select([reading], [], [], SECONDS)
             text = os.read(reading, 1 << 16).decode() if ready else ""
@@ -73,7 +74,7 @@ def _fuzz(name: str, source: Input, folder: Path, damages: list[Case]) -> Row:
         with contextlib.suppress(ProcessLookupError):
             os.kill(process, signal.SIGKILL)
         _, status = os.waitpid(process, 0)
-        if position < len(damages):
+        if position < len(damages) and not outcome.startswith("memory"):
             ended = "hang" if not ready else f"end with {os.waitstatus_to_exitcode(status)}"
             defects.append(f"{name} {position}: {ended}")
             outcomes[ended] += 1

@@ -75,6 +75,8 @@ class Scripted(Format):
         elif action == "hang":
             path.with_suffix(".hangs").touch()
             ctypes.PyDLL(None).sleep(1000)  # holds the interpreter, as a library in a loop does
+        elif action == "claim":
+            np.ones(3 * 2**30, np.uint8)
         elif action == "raise":
             raise ShapeError(f"{path}: shape")
         elif action == "foreign":
@@ -308,3 +310,14 @@ def test_a_child_that_is_killed_wants_memory(scripted, tmp_path, number):
     with pytest.raises(FormatError, match=rf"was killed \(signal {number}\), most likely for want of memory"):
         get_format("scripted", isolate=True).read(item)
     thread.join()
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="other systems set no limit")
+@pytest.mark.parametrize("step", ["identify", "read", "blocks"])
+def test_what_a_damaged_header_claims_is_not_taken(scripted, tmp_path, step):
+    folder = scripted("claim", step, "bad.scripted")
+    scripted("nothing", step, "good.scripted")
+    summary = convert([folder], tmp_path / "c", progress=False)
+    (failure,) = summary.failures
+    assert re.search(r"bad\.scripted: expected to need less than 1\.1 GB, got a header that claims more", failure.error)
+    assert summary.count("done") == 1

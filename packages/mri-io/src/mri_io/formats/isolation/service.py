@@ -7,14 +7,19 @@ import sys
 from collections.abc import Iterator
 from contextlib import suppress
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from mri_io.formats.base import RawVolume
+from mri_io.errors import FormatError
+from mri_io.formats.base import RawVolume, SourceItem
 from mri_io.formats.isolation.messages import SLOTS, Raised, read, shared_file, write
 
 __all__ = ["Service", "serve"]
+
+SPARE_BYTES = 2**30
+"""What a request may take beside three times its files, or twice what a reader says that it needs."""
 
 
 def serve() -> None:
@@ -56,21 +61,39 @@ class Service:
         self._iterators: dict[int, Iterator[np.ndarray]] = {}
         self._next: tuple[int, Any] | None = None
         self._slots: list[mmap.mmap | None] = [None] * SLOTS
+        self._file, self._most = Path(), 0
 
     def answer(self, name: str, method: str, argument: Any) -> Any:
         """Do what a request says."""
-        from mri_io.formats.table import get_format
-
         if method == "ready":
             return True
-        if method == "block":
-            return self._block(*argument)
-        answer = getattr(get_format(name), method)(argument)
+        try:
+            return self._block(*argument) if method == "block" else self._answer(name, method, argument)
+        except MemoryError as error:
+            raise FormatError(
+                f"{self._file}: expected to need less than {self._most / 1e9:.1f} GB, got a header that claims more: "
+                "the file is damaged. Copy it again from its source, or leave it out."
+            ) from error
+
+    def _answer(self, name: str, method: str, argument: Any) -> Any:
+        from mri_io.formats.table import get_format
+
+        reader, files = get_format(name), _files(argument)
+        self._file = files[0]
+        self._allow(SPARE_BYTES + 3 * sum(file.stat().st_size for file in files if file.is_file()))
+        if method == "read":
+            self._allow(max(self._most, SPARE_BYTES + 2 * reader.memory(argument)))
+        answer = getattr(reader, method)(argument)
         if method != "read":
             return answer
         self._key, self._raw, self._iterators, self._next = self._key + 1, answer, {}, None
         bare = [replace(element, blocks=_nothing) for element in answer.elements]
         return self._key, replace(answer, elements=tuple(bare))
+
+    def _allow(self, most: int) -> None:
+        """Let the request take so many bytes; a damaged header may claim any number."""
+        self._most = most
+        _limit_memory(most)
 
     def _block(self, key: int, number: int, slot: int) -> Any:
         """Put the next block of an element into a slot; its shape, dtype and, where it is new, the slot's file."""
@@ -112,6 +135,23 @@ class Service:
             self._next = number, error
         finally:
             faulthandler.cancel_dump_traceback_later()
+
+
+def _files(argument: Any) -> list[Path]:
+    return [argument.path, *argument.files] if isinstance(argument, SourceItem) else [argument]
+
+
+def _limit_memory(most: int) -> None:
+    """Let this process take so many bytes more, beside shared memory and mapped files; not every system can."""
+    try:
+        import resource
+
+        pages = int(Path("/proc/self/statm").read_text().split()[5])
+    except (ImportError, OSError):
+        return
+    _, hard = resource.getrlimit(resource.RLIMIT_DATA)
+    wanted = pages * resource.getpagesize() + most
+    resource.setrlimit(resource.RLIMIT_DATA, (wanted if hard == resource.RLIM_INFINITY else min(wanted, hard), hard))
 
 
 def _nothing() -> Iterator[np.ndarray]:
