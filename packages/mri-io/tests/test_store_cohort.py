@@ -375,3 +375,12 @@ def test_failures_of_many_writers_are_all_kept(tiny):
     with ThreadPoolExecutor(3) as pool:
         list(pool.map(_record, [str(tiny.path)] * 3, range(3)))
     assert sorted(row["item"] for row in tiny.failures()) == [f"{n}-{m}" for n in range(3) for m in range(10)]
+
+
+def test_a_cohort_gives_volumes_and_a_volume_the_paths_of_its_elements(tiny):
+    assert [volume.id for volume in tiny] == tiny.volume_ids()
+    volume = next(iter(tiny))
+    paths = ["image/t1", "kspace", "recon/reference", "seg/tissue", "sens/espirit"]
+    assert list(volume) == list(volume.keys()) == paths
+    assert {path: element.path for path, element in volume.items()} == dict(zip(paths, paths, strict=True))
+    assert dict(volume)["seg/tissue"].commit == volume["seg/tissue"].commit

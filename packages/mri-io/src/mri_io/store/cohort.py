@@ -221,6 +221,10 @@ class Cohort:
         plain = isinstance(volume_id, str) and Path(volume_id).name == volume_id
         return plain and is_committed(self._volume_path(str(volume_id)))
 
+    def __iter__(self) -> Iterator[Volume]:
+        """Yield the committed volumes, sorted by id, as `volumes` returns them; `volume_ids` are what ``[]`` takes."""
+        return iter(self.volumes())
+
     def __len__(self) -> int:
         """Return the number of committed volumes."""
         return len(self.volume_ids())

@@ -3,7 +3,7 @@
 import logging
 import re
 import uuid
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, ItemsView, Iterator, KeysView, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from functools import cache
 from pathlib import Path
@@ -174,6 +174,18 @@ class Volume:
             names = ", ".join(self.elements()) or "none"
             raise ElementNotFoundError(f"{self.path}: there is no element {path!r}. Elements of this volume: {names}.")
         return Element(folder, path, self.id, node)
+
+    def __iter__(self) -> Iterator[str]:
+        """Yield the paths of the committed elements, sorted: a volume is a mapping of paths to elements."""
+        return iter(self.elements())
+
+    def keys(self) -> KeysView[str]:
+        """Return the paths of the committed elements, sorted, as ``[]`` takes them."""
+        return self.elements().keys()
+
+    def items(self) -> ItemsView[str, Element]:
+        """Return paths and committed elements, sorted by path."""
+        return self.elements().items()
 
     def is_current(self, path: str, provenance: Provenance) -> bool:
         """Whether an element exists and came from the same method, configuration and inputs (rule R4)."""
