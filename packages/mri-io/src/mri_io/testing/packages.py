@@ -1,4 +1,4 @@
-"""A small third-party package, built as a wheel and installed without a network, for tests of plug-ins."""
+"""Small third-party packages, built and installed without a network, for tests of plug-ins."""
 
 import subprocess
 import sys
@@ -6,7 +6,7 @@ import zipfile
 from collections.abc import Mapping
 from pathlib import Path
 
-__all__ = ["install_package"]
+__all__ = ["install_package", "install_source"]
 
 
 def install_package(
@@ -42,7 +42,18 @@ def install_package(
     with zipfile.ZipFile(wheel, "w") as archive:
         for path, text in files.items():
             archive.writestr(path, text)
-    options = ["--quiet", "--no-index", "--no-deps", "--disable-pip-version-check", "--target", str(target)]
-    subprocess.run([sys.executable, "-m", "pip", "install", *options, str(wheel)], check=True)
+    _pip_install(wheel, target)
     wheel.unlink()
     return target
+
+
+def install_source(target: Path, source: Path) -> Path:
+    """Build the package of a folder with a ``pyproject.toml``, and install it into a folder for the PYTHONPATH."""
+    _pip_install(source, target, "--no-build-isolation")
+    return target
+
+
+def _pip_install(what: Path, target: Path, *options: str) -> None:
+    """Install without a network."""
+    plain = ["--quiet", "--no-index", "--no-deps", "--disable-pip-version-check", "--target", str(target)]
+    subprocess.run([sys.executable, "-m", "pip", "install", *plain, *options, str(what)], check=True)
