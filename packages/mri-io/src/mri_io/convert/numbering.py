@@ -6,6 +6,7 @@ from dataclasses import dataclass, field, replace
 from itertools import count
 from pathlib import Path
 
+from mri_io.errors import CorruptElementError, StoreError
 from mri_io.formats.base import Identity, place_pseudonym, without_texts
 from mri_io.formats.names import stored_name
 from mri_io.store.cohort import Cohort
@@ -75,11 +76,15 @@ class SourceName:
 
 @dataclass
 class _Members:
-    """The run numbers of one subject, session and acquisition, and the sources that they were given to."""
+    """The run numbers of one subject, session and acquisition, and the sources that they were given to.
+
+    What those of `damaged` volumes were given to cannot be read.
+    """
 
     taken: set[int] = field(default_factory=set)
     by_uri: dict[str, int] = field(default_factory=dict)
     by_place: dict[tuple[str, str], int] = field(default_factory=dict)
+    damaged: dict[int, CorruptElementError] = field(default_factory=dict)
 
     @classmethod
     def of(cls, volumes: dict[int, Volume]) -> "_Members":
@@ -136,13 +141,36 @@ class CohortNumbers:
 
     def _of(self, start: str) -> _Members:
         if start not in self._members:
-            volumes = {number: self._cohort[f"{start}{number}"] for number in self._ids.get(start, [])}
-            self._members[start] = _Members.of(volumes)
+            volumes: dict[int, Volume] = {}
+            damaged: dict[int, CorruptElementError] = {}
+            for number in self._ids.get(start, []):
+                try:
+                    volumes[number] = self._cohort[f"{start}{number}"]
+                except CorruptElementError as error:
+                    damaged[number] = error
+            members = _Members.of(volumes)
+            members.taken |= damaged.keys()
+            members.damaged = damaged
+            self._members[start] = members
         return self._members[start]
 
     def give(self, source: SourceName) -> str:
-        """Return the id of the volume of a source: that it has, or a new one with the lowest free run number."""
-        return f"{source.start}{self._of(source.start).give(source)}"
+        """Return the id of the volume of a source: that it has, or a new one with the lowest free run number.
+
+        Raises
+        ------
+        StoreError
+            When it has none, and may be that of a volume whose metadata are damaged.
+        """
+        members = self._of(source.start)
+        if members.damaged and members.number(source) is None:
+            number, error = min(members.damaged.items(), key=lambda item: item[0])
+            volume_id = f"{source.start}{number}"
+            raise StoreError(
+                f"{source.path}: {volume_id}, which may have been converted from this file, is damaged: {error} "
+                f"Here: mri-cli remove {self._cohort.path} {volume_id}"
+            )
+        return f"{source.start}{members.give(source)}"
 
     def find(self, source: SourceName) -> str | None:
         """Return the id of the volume of a source, None when there is none."""
@@ -169,7 +197,8 @@ class CohortNumbers:
         place = source.identity.place
         for folders in range(len(place) - 1, 1, -1):
             longer = _after(source, folders)
-            if longer.start in self._ids and self._of(longer.start).number(longer) is not None:
+            known = self._of(longer.start) if longer.start in self._ids else _Members()
+            if known.damaged or known.number(longer) is not None:
                 return longer
         if len(others) == 1 or self.is_place(source):
             return source

@@ -9,7 +9,7 @@ from typing import Any
 
 from mri_io.convert.given_labels import LabelFile
 from mri_io.convert.numbering import CohortNumbers, SourceName, without_patient
-from mri_io.errors import ConfigError, MriError, expected_got
+from mri_io.errors import ConfigError, MriError, StoreError, expected_got
 from mri_io.formats import get_format
 from mri_io.formats.base import Identity, SourceItem, place_pseudonym
 from mri_io.formats.images.files import ENDINGS, image_stem
@@ -140,7 +140,10 @@ def _numbered(tasks: Sequence[ConversionTask], numbers: CohortNumbers) -> list[C
         for member in members:
             position, source = member
             if member is chosen:
-                planned[position] = replace(tasks[position], volume_id=numbers.give(source))
+                try:
+                    planned[position] = replace(tasks[position], volume_id=numbers.give(source))
+                except StoreError as error:
+                    planned[position] = replace(tasks[position], problem=str(error))
             else:
                 others = [other.path for _, other in members if other is not source]
                 planned[position] = replace(tasks[position], problem=_same_scan(source, others))

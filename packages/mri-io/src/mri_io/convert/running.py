@@ -23,12 +23,13 @@ from mri_io.errors import (
     expected_got,
 )
 from mri_io.formats import RawElement, ReadOptions, find_sources, get_format
-from mri_io.formats.base import SourceItem, file_sha256
+from mri_io.formats.base import RawVolume, SourceItem, file_sha256
 from mri_io.prep import PrepSummary, TaskFailure, run_tasks
 from mri_io.schema.attributes import Provenance, Source
 from mri_io.store.cohort import Cohort, create_cohort, open_cohort
 from mri_io.store.element import Element
 from mri_io.store.remote.paths import AnyPath
+from mri_io.store.verification import verify
 from mri_io.store.volume import Volume
 
 __all__ = ["convert"]
@@ -53,9 +54,9 @@ def convert(
     """Convert files and folders into a cohort, which is made when there is none.
 
     A volume appears whole or not at all. A volume whose source has the same SHA-256, converted with the same options
-    and store version, is skipped; one whose source has changed is made anew, but not from another file that happens to
-    have the same name. What fails, as do sources that would become one volume, is recorded in ``failures.jsonl``, and
-    the others go on.
+    and store version, is skipped, after converted elements that it lacks have been made again; one whose source has
+    changed is made anew, but not from another file that happens to have the same name. What fails, as do sources that
+    would become one volume, is recorded in ``failures.jsonl``, and the others go on.
 
     Parameters
     ----------
@@ -73,7 +74,8 @@ def convert(
         How files are read; every reader follows those that concern it.
     replace
         Also make those volumes anew, from changed files or options, of which results have been computed, and those that
-        were made from another file of the same name.
+        were made from another file of the same name. Of unchanged volumes every byte is checked, and converted
+        elements that are damaged are made again; others stay.
     progress
         Report on standard error.
 
@@ -108,6 +110,8 @@ def convert(
         memory=_memory,
     )
     store_splits(opened, tasks, summary)
+    again = [result for result in summary.results if "elements" in result]
+    summary.notes += [f"made again in {result['volume']}: {', '.join(result['elements'])}" for result in again]
     if found.passed_over:
         some = ", ".join(path.name for path in found.passed_over[:MOST_NAMED])
         more = ", ..." if len(found.passed_over) > MOST_NAMED else ""
@@ -174,7 +178,8 @@ class _Convert:
     def _convert(self, opened: Cohort, job: _Job) -> dict[str, Any]:
         """Make the volume unless it is there."""
         planned = job.task.volume_id
-        if planned in opened and job.source.made(stored := opened[planned]) and self._is_current(stored, job):
+        there = planned in opened and job.source.made(stored := opened[planned])
+        if there and self._is_current(stored, job) and not self._wanting(stored, job):
             return {"status": "skipped", "volume": planned}
         # Another process that converts the same file may have planned another number, or pseudonym, for it.
         with opened.exclusive(job.source.work):
@@ -189,8 +194,8 @@ class _Convert:
             there = volume_id is not None
             if volume_id is None:
                 volume_id = job.task.volume_id if job.task.volume_id not in opened else numbers.give(known)
-            elif self._is_current(opened[volume_id], job):
-                return {"status": "skipped", "volume": volume_id}
+            elif self._is_current(stored := opened[volume_id], job):
+                return self._mend(opened, stored, job)
             try:
                 self._make(opened, volume_id, job, replace=there)
             except ElementExistsError:
@@ -221,15 +226,53 @@ class _Convert:
             self._check_replaceable(stored, task)
         return False
 
+    def _wanting(self, stored: Volume, job: _Job) -> set[str]:
+        """Return what is missing of what was converted; with ``--replace`` also what is damaged.
+
+        Damage to what no conversion made, and so cannot make again, is left. An empty path is the volume itself.
+        """
+        made = (stored.attributes.get("converter") or {}).get("elements")
+        if made is None:  # converted by an earlier release
+            made = _paths(self._read(job), job) if self.replace else []
+        wanting = {path for path in made if path not in stored}
+        if self.replace:
+            for damaged in {problem.element for problem in verify(stored).problems}:
+                if damaged in made:
+                    wanting.add(damaged)
+                elif not damaged or any(path.startswith(f"{damaged}/") for path in made):
+                    wanting.add("")  # the root, or a group of elements
+        return wanting
+
+    def _mend(self, opened: Cohort, stored: Volume, job: _Job) -> dict[str, Any]:
+        """Make again what a volume of the same source and options wants: nothing, some elements, or all of it."""
+        wanting = self._wanting(stored, job)
+        if not wanting:
+            return {"status": "skipped", "volume": stored.id}
+        raw = self._read(job)
+        if "" in wanting or (self.replace and not wanting <= set(_paths(raw, job))):
+            self._make(opened, stored.id, job, replace=True)
+            return {"status": "done", "volume": stored.id}
+        if unknown := wanting - set(_paths(raw, job)):
+            raise StoreError(
+                f"{job.task.item.path}: {stored.id} lacks {', '.join(sorted(unknown))}, which this release does not "
+                "make of the file. To convert the volume anew: --replace"
+            )
+        _write_all(stored, raw, job, wanting)
+        return {"status": "done", "volume": stored.id, "elements": sorted(wanting)}
+
+    def _read(self, job: _Job) -> RawVolume:
+        item = job.task.item
+        return get_format(item.format, isolate=True).read(item)
+
     def _make(self, opened: Cohort, volume_id: str, job: _Job, *, replace: bool) -> None:
         """Read the source and write the volume."""
-        item, source, settings = job.task.item, job.source, job.task.settings()
-        raw = get_format(item.format, isolate=True).read(item)
+        item, source, raw = job.task.item, job.source, self._read(job)
         converter = {
             "package": "mri-io",
             "version": version("mri-io"),
-            "config_hash": config_hash(settings),
+            "config_hash": config_hash(job.task.settings()),
             "source_path_sha256": source.place,
+            "elements": _paths(raw, job),
         }
         with opened.create_volume(
             volume_id,
@@ -240,11 +283,7 @@ class _Convert:
             attributes=raw.attributes,
             replace=replace,
         ) as volume:
-            made = Provenance.of("mri-io", f"convert {item.format}", settings)
-            for element in raw.elements:
-                _write(volume, element, made, item.path)
-            for label in job.labels:
-                _write(volume, given_label_element(label, raw), made, label.path)
+            _write_all(volume, raw, job, set(_paths(raw, job)))
 
     def _check_replaceable(self, stored: Volume, task: ConversionTask) -> None:
         """Raise StoreError when making a volume anew would throw away results, or labels that are not given now."""
@@ -268,6 +307,22 @@ def _given_labels(element: Element) -> set[str]:
     return {f"seg/{name}" for name in element.provenance.get("config", {}).get("labels", {})}
 
 
+def _paths(raw: RawVolume, job: _Job) -> list[str]:
+    """Return the paths of the elements that a source, and the label maps given beside it, become."""
+    return [element.path for element in raw.elements] + [f"seg/{label.name}" for label in job.task.labels]
+
+
+def _write_all(volume: Volume, raw: RawVolume, job: _Job, chosen: set[str]) -> None:
+    """Write those elements that are chosen by their paths; one that is there is damaged, and replaced."""
+    made = Provenance.of("mri-io", f"convert {job.task.item.format}", job.task.settings())
+    for element in raw.elements:
+        if element.path in chosen:
+            _write(volume, element, made, job.task.item.path)
+    for label, item in zip(job.task.labels, job.labels, strict=True):
+        if f"seg/{label.name}" in chosen:
+            _write(volume, given_label_element(item, raw), made, item.path)
+
+
 def _write(volume: Volume, element: RawElement, made: Provenance, path: Path) -> None:
     try:
         with volume.writer(
@@ -279,6 +334,7 @@ def _write(volume: Volume, element: RawElement, made: Provenance, path: Path) ->
             affine=element.affine,
             labels=element.labels,
             attributes=element.attributes,
+            replace=element.path in volume,
         ) as writer:
             for block in element.blocks():
                 writer.append(block)

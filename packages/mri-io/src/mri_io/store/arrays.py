@@ -12,7 +12,7 @@ import numpy as np
 from mri_io.errors import CorruptElementError, MriError
 from mri_io.schema.elements import ArrayType
 from mri_io.store.codecs import codec_metadata
-from mri_io.store.damage import DamageError
+from mri_io.store.damage import REMEDY, DamageError
 from mri_io.store.layout import Layout, Selection
 from mri_io.store.remote.paths import AnyPath, StorePath
 from mri_io.store.remote.reading import RemoteChunkFile, batches, close_remote, open_remote, zarr_store
@@ -277,10 +277,7 @@ class StoredArray:
             raise
         except Exception as error:  # decoders raise whatever they like
             self._guard()
-            raise DamageError(
-                f"{self.folder}: cannot be decoded: {error}. Restore it from a copy, or remove the element and "
-                "make it again."
-            ) from error
+            raise DamageError(f"{self.folder}: cannot be decoded: {error}. {REMEDY}") from error
         self._guard()
         return found
 

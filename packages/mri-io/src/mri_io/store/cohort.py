@@ -14,6 +14,7 @@ from mri_io.errors import (
     MriError,
     StoreError,
     VersionError,
+    expected_got,
 )
 from mri_io.schema.attributes import Header, Source, now_utc
 from mri_io.schema.elements import SCHEMA_VERSION
@@ -349,6 +350,23 @@ class Cohort:
     def failures(self) -> list[dict[str, Any]]:
         """Return the recorded failures that have not been cleared."""
         return Failures(self.path).rows()
+
+    def clear_failures(self, stage: str) -> list[dict[str, Any]]:
+        """Remove the rows of a stage, of all items, and return them: of work that nobody will do again.
+
+        Raises
+        ------
+        ElementNotFoundError
+            When there are none, with the stages that there are.
+        """
+        rows = self.failures()
+        found = [row for row in rows if row.get("stage") == stage]
+        if not found:
+            stages = sorted({str(row.get("stage")) for row in rows}) or "none"
+            where = self.path / "failures.jsonl"
+            raise ElementNotFoundError(expected_got("stage", expected=stages, got=repr(stage), where=where))
+        Failures(self.path).clear(None, stage)
+        return found
 
     def clear_failure(self, item: str | Path | Source | Volume, stage: str | None = None) -> None:
         """Remove the rows of an item, at one stage or at all, after it succeeded."""

@@ -4,11 +4,19 @@ from typing import Literal
 
 from mri_io.errors import CorruptElementError
 
-__all__ = ["DamageError", "Kind", "bad_checksum"]
+__all__ = ["REMEDY", "VOLUME_REMEDY", "DamageError", "Kind", "bad_checksum"]
 
 Kind = Literal["checksum", "missing", "size", "metadata", "rule", "label", "version"]
 """What is wrong: bytes against their checksum; a file or chunk that is not there; a file of the wrong length; damaged
 or foreign metadata; data against the rules of the specification; a label id that is not declared; a newer version."""
+
+REMEDY = (
+    "Restore it from a copy, or remove the element (mri-cli remove COHORT VOLUME ELEMENT) and make it again with the "
+    "command that made it."
+)
+VOLUME_REMEDY = (
+    "Restore it from a copy, or remove the volume (mri-cli remove COHORT VOLUME) and convert its source again."
+)
 
 
 class DamageError(CorruptElementError):
@@ -25,7 +33,4 @@ class DamageError(CorruptElementError):
 
 def bad_checksum(where: str) -> DamageError:
     """Return the error for bytes that do not match their checksum."""
-    return DamageError(
-        f"{where}: the bytes do not match their checksum: the file has been damaged. "
-        "Restore it from a copy, or remove the element and make it again."
-    )
+    return DamageError(f"{where}: the bytes do not match their checksum: the file has been damaged. {REMEDY}")

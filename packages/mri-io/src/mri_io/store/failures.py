@@ -53,8 +53,8 @@ class Failures:
         except FileNotFoundError:
             return []
 
-    def clear(self, item: str, stage: str | None = None) -> None:
-        """Remove the rows of an item, at one stage or at all."""
+    def clear(self, item: str | None, stage: str | None = None) -> None:
+        """Remove the rows of an item, at one stage or at all; of a stage those of all items where `item` is None."""
 
         def without(content: bytes | None) -> bytes | None:
             lines = (content or b"").splitlines(keepends=True)
@@ -137,10 +137,14 @@ def _name(row: Mapping[str, Any]) -> tuple[str, str]:
     return str(row.get("item")), str(row.get("stage"))
 
 
-def _holds(named: _Named, item: str, stage: str | None) -> bool:
-    return (item, stage) in named if stage is not None else any(found == item for found, _ in named)
+def _holds(named: _Named, item: str | None, stage: str | None) -> bool:
+    if item is not None and stage is not None:
+        return (item, stage) in named
+    return any(item in (None, found) and stage in (None, at) for found, at in named)
 
 
-def _is_of(line: bytes, item: str, stage: str | None) -> bool:
-    """Whether a line is a row of an item; only those that may be are parsed."""
-    return json.dumps(item).encode() in line and any(_holds({_name(row)}, item, stage) for row in _rows(line))
+def _is_of(line: bytes, item: str | None, stage: str | None) -> bool:
+    """Whether a line is a row of an item or stage; only those that may be are parsed."""
+    return json.dumps(stage if item is None else item).encode() in line and any(
+        _holds({_name(row)}, item, stage) for row in _rows(line)
+    )

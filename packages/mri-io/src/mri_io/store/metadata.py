@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from mri_io.schema.elements import known_type
-from mri_io.store.damage import DamageError
+from mri_io.store.damage import REMEDY, VOLUME_REMEDY, DamageError
 from mri_io.store.remote.paths import AnyPath, StorePath, map_concurrently
 
 __all__ = [
@@ -167,7 +167,7 @@ def read_node(folder: AnyPath, *, root: bool = False) -> Node | None:
         except OSError as error:
             raise DamageError(f"{path}: the metadata cannot be read: {error.strerror}.", "metadata") from None
         if file_identity(path) == identity:
-            return _parse(path, raw, arrays, identity)
+            return _parse(path, raw, arrays, identity, VOLUME_REMEDY if root else REMEDY)
     raise DamageError(f"{path}: the element keeps changing; it cannot be read.", "metadata")
 
 
@@ -182,7 +182,8 @@ def _read_remote(folder: StorePath, *, root: bool) -> Node | None:
         if is_claim(raw):
             return None
         try:
-            return _parse(path, raw, {} if root else _array_objects(folder, raw), (stat.tag,))
+            arrays = {} if root else _array_objects(folder, raw)
+            return _parse(path, raw, arrays, (stat.tag,), VOLUME_REMEDY if root else REMEDY)
         except DamageError:
             # What was read together may not belong together, unless the object is the same still.
             if attempt == _ATTEMPTS - 1 or file_identity(path) == (stat.tag,):
@@ -262,10 +263,10 @@ def _type_name(group: bytes) -> object:
         return None
 
 
-def _parse(path: AnyPath, raw: bytes, files: Mapping[str, bytes], identity: tuple[Any, ...]) -> Node:
-    content = _json(path, raw)
+def _parse(path: AnyPath, raw: bytes, files: Mapping[str, bytes], identity: tuple[Any, ...], remedy: str) -> Node:
+    content = _json(path, raw, remedy)
     if content.get("node_type") != "group" or content.get("zarr_format") != 3:
-        raise DamageError(f"{path}: expected the metadata of a zarr v3 group.", "metadata")
+        raise DamageError(f"{path}: expected the metadata of a zarr v3 group. {remedy}", "metadata")
     attributes = content.get("attributes", {})
     mri = attributes.get(KEY) if isinstance(attributes, dict) else None
     if not isinstance(mri, dict):
@@ -273,19 +274,18 @@ def _parse(path: AnyPath, raw: bytes, files: Mapping[str, bytes], identity: tupl
     stored = mri.get(SEAL)
     if stored is not None and not matches_seal(raw, stored, files):
         raise DamageError(
-            f"{path}: the metadata do not match their seal ({SEAL}): they have been damaged or edited. "
-            "Restore them from a copy, or remove the element and make it again.",
+            f"{path}: the metadata do not match their seal ({SEAL}): they have been damaged or edited. {remedy}",
             "metadata",
         )
-    arrays = {name: _json(path.parent / name / "zarr.json", data) for name, data in files.items()}
+    arrays = {name: _json(path.parent / name / "zarr.json", data, remedy) for name, data in files.items()}
     return Node(content, mri, arrays, identity, sealed=stored is not None)
 
 
-def _json(path: AnyPath, raw: bytes) -> dict[str, Any]:
+def _json(path: AnyPath, raw: bytes, remedy: str = REMEDY) -> dict[str, Any]:
     try:
         content = json.loads(raw)
     except (ValueError, RecursionError) as error:
-        raise DamageError(f"{path}: the metadata are not valid JSON: {error}.", "metadata") from None
+        raise DamageError(f"{path}: the metadata are not valid JSON: {error}. {remedy}", "metadata") from None
     if not isinstance(content, dict):
-        raise DamageError(f"{path}: expected a mapping, got {type(content).__name__}.", "metadata")
+        raise DamageError(f"{path}: expected a mapping, got {type(content).__name__}. {remedy}", "metadata")
     return content

@@ -18,14 +18,13 @@ import numpy as np
 from mri_io.errors import StoreError
 from mri_io.schema.elements import Codec
 from mri_io.store.codecs import CRC, check_chunk, crc32c, decode_chunk, encode_chunk, encoded_size
-from mri_io.store.damage import DamageError, bad_checksum
+from mri_io.store.damage import REMEDY, DamageError, bad_checksum
 from mri_io.store.durable import EarlyFlush
 from mri_io.store.remote.paths import AnyPath
 
 __all__ = ["ChunkFile", "ShardWriter", "forget", "open_chunk_file"]
 
 _ABSENT = 2**64 - 1
-_REMEDY = "Restore it from a copy, or remove the element and make it again."
 
 
 def _write(file: Any, data: Any) -> None:
@@ -119,7 +118,7 @@ class ChunkFile:
         self._mapped = mapped
         size = self._open(tail)
         if size <= tail:
-            raise DamageError(f"{path}: expected more than {tail} bytes, got {size}: truncated. {_REMEDY}", "size")
+            raise DamageError(f"{path}: expected more than {tail} bytes, got {size}: truncated. {REMEDY}", "size")
         if chunks is None:
             self._index = np.array([[0, size]], dtype="<u8")
         else:
@@ -153,12 +152,12 @@ class ChunkFile:
         """Return the encoded bytes of a chunk, uint8; by default verified unless they have been before."""
         offset, length = (int(value) for value in self._index[number])
         if offset == _ABSENT:
-            raise DamageError(f"{self.path}: chunk {number}: expected data, got none. {_REMEDY}", "missing")
+            raise DamageError(f"{self.path}: chunk {number}: expected data, got none. {REMEDY}", "missing")
         if offset + length > self._end or self._expected not in (None, length):
             wanted = "" if self._expected is None else f" of {self._expected} bytes"
             raise DamageError(
                 f"{self.path}: chunk {number}: expected a chunk{wanted} before byte {self._end}, "
-                f"got {length} bytes at {offset}. {_REMEDY}",
+                f"got {length} bytes at {offset}. {REMEDY}",
                 "size",
             )
         data = self._bytes(offset, length)
@@ -196,7 +195,7 @@ class ChunkFile:
         if position != self._end or set(present) != numbers:
             raise DamageError(
                 f"{self.path}: expected {len(numbers)} chunks that fill {self._end} bytes, "
-                f"got {len(present)} in {position}. {_REMEDY}",
+                f"got {len(present)} in {position}. {REMEDY}",
                 "size",
             )
 
@@ -218,7 +217,7 @@ def open_chunk_file(
     try:
         stat = os.stat(path)  # noqa: PTH116  (Path.stat costs three times as much, on every read)
     except FileNotFoundError:
-        raise DamageError(f"{path}: expected data, found no file. {_REMEDY}", "missing") from None
+        raise DamageError(f"{path}: expected data, found no file. {REMEDY}", "missing") from None
     key = (path, stat.st_ino, stat.st_mtime_ns, stat.st_size)
     with _lock:
         found = _open.get(key)

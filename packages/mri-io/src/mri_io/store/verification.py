@@ -17,7 +17,7 @@ from mri_io.store.checks import UndeclaredLabelError, check_affine, check_labels
 from mri_io.store.codecs import states_size
 from mri_io.store.cohort import Cohort, volume_folders
 from mri_io.store.commit import is_committed
-from mri_io.store.damage import DamageError, Kind, bad_checksum
+from mri_io.store.damage import REMEDY, VOLUME_REMEDY, DamageError, Kind, bad_checksum
 from mri_io.store.documents import is_sealed, read_document
 from mri_io.store.element import Element
 from mri_io.store.metadata import has_attributes, read_node
@@ -237,11 +237,12 @@ class _Volume:
         if node is None:
             raise DamageError(
                 f"{self.folder}/zarr.json: expected the metadata of a volume, found no file: readers do not see "
-                "its elements. Restore it from a copy, or remove the folder.",
+                f"its elements. {VOLUME_REMEDY}",
                 "missing",
             )
         if node.mri is None or not node.sealed:
-            raise DamageError(f"{self.folder}/zarr.json: expected sealed attributes 'mri', found none.", "metadata")
+            message = f"{self.folder}/zarr.json: expected sealed attributes 'mri', found none. {VOLUME_REMEDY}"
+            raise DamageError(message, "metadata")
         check_version(node.mri.get("schema_version"), self.folder)
         validate("volume", node.mri, self.folder)
         if node.mri["volume_id"] != self.id:
@@ -249,7 +250,7 @@ class _Volume:
                 f"{self.folder}: its attributes name another volume, {node.mri['volume_id']!r}.", "metadata"
             )
         for path in lost_nodes(self.folder):
-            message = f"{self.folder / path}/zarr.json: expected metadata, found no file. Restore it from a copy."
+            message = f"{self.folder / path}/zarr.json: expected metadata, found no file. {REMEDY}"
             self.report.problems.append(Problem(self.id, path, "missing", message))
         if not is_current(self.folder, node):
             self.report.stale.append(self.folder)
@@ -279,15 +280,15 @@ class _Volume:
         """Open an element; None for one of a type that this release does not know."""
         node = read_node(group)
         if node is None or node.mri is None:
-            raise DamageError(f"{group}/zarr.json: expected attributes 'mri'.", "metadata")
+            raise DamageError(f"{group}/zarr.json: expected attributes 'mri'. {REMEDY}", "metadata")
         if not isinstance(node.mri.get("type"), str):
-            raise DamageError(f"{group}/zarr.json: expected an element type in its attributes.", "metadata")
+            raise DamageError(f"{group}/zarr.json: expected an element type in its attributes. {REMEDY}", "metadata")
         if not is_known(node.mri):
             self.report.unknown[node.mri["type"]] = self.report.unknown.get(node.mri["type"], 0) + 1
             return None
         element = Element(group, path, self.id, node)
         if not node.sealed:
-            raise DamageError(f"{group}/zarr.json: expected a seal of the metadata, found none.", "metadata")
+            raise DamageError(f"{group}/zarr.json: expected a seal of the metadata, found none. {REMEDY}", "metadata")
         validate("element", element.attributes, group)
         _ = element.arrays  # raises when their metadata cannot be read
         return element
@@ -335,7 +336,7 @@ class _Volume:
         layout, full = array.layout, array.folder / path
         assert layout is not None
         if not full.is_file():
-            raise DamageError(f"{full}: expected data, found no file.", "missing")
+            raise DamageError(f"{full}: expected data, found no file. {REMEDY}", "missing")
         parameters = (layout.codec, layout.chunks_per_shard, layout.chunk, array.dtype)
         if isinstance(full, StorePath):
             # What is stored is to be verified, not what is in a cache.

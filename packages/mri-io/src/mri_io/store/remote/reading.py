@@ -12,7 +12,7 @@ import numpy as np
 from mri_io.errors import StoreError
 from mri_io.schema.elements import Codec
 from mri_io.store.codecs import check_chunk
-from mri_io.store.damage import DamageError
+from mri_io.store.damage import REMEDY, DamageError
 from mri_io.store.remote.backends import Stat
 from mri_io.store.remote.paths import StorePath
 from mri_io.store.shards import ChunkFile
@@ -195,7 +195,7 @@ def open_remote(
         found = make(path)
     except FileNotFoundError:
         guard()
-        raise DamageError(f"{path}: expected data, found no file. Restore it from a copy.", "missing") from None
+        raise DamageError(f"{path}: expected data, found no file. {REMEDY}", "missing") from None
     guard()
     with _lock:
         _open[key] = found
