@@ -29,6 +29,7 @@ HOMES = {
             "ls",
             "migrate",
             "prep",
+            "remove",
             "report",
             "resample",
             "simulate",

@@ -150,6 +150,19 @@ def gc(
     typer.echo(f"{len(removed)} {'would be ' if dry_run else ''}removed")
 
 
+def remove(
+    cohort: options.Cohort,
+    volume: Annotated[str, typer.Argument(help="Id of the volume.")],
+    element: Annotated[str | None, typer.Argument(help="Element to remove, e.g. recon/cg [the whole volume].")] = None,
+) -> None:
+    """Remove a volume or an element, at once and without asking; what was computed from it stays, and is named."""
+    from mri_io.describe import print_removal
+    from mri_io.store import open_cohort
+    from mri_io.store import remove as remove_from
+
+    print_removal(remove_from(open_cohort(cohort), volume, element))
+
+
 def index(cohort: options.Cohort) -> None:
     """Rebuild the index of a cohort, index.jsonl."""
     from mri_io.store import build_index, open_cohort

@@ -14,6 +14,7 @@ from mri_io.prep.verification import verify_cohort
 from mri_io.store.cohort import Cohort, open_cohort
 from mri_io.store.element import Element
 from mri_io.store.remote.paths import AnyPath, sorted_glob, store_path
+from mri_io.store.removal import Removal
 from mri_io.store.verification import VerifyReport, is_single, verify
 from mri_io.store.volume import Volume, open_volume
 
@@ -24,6 +25,7 @@ __all__ = [
     "print_description",
     "print_json",
     "print_listing",
+    "print_removal",
     "print_statistics",
     "simulate_with_progress",
     "split_sizes",
@@ -281,6 +283,18 @@ def image_elements(cohort: Cohort, split: str) -> list[str]:
             f"{cohort.path}: the training part of split {split!r} has no images. Name other elements: --element"
         )
     return images
+
+
+def print_removal(removal: Removal) -> None:
+    """Print what was removed, and what was computed from it."""
+    import typer
+
+    named = f": {', '.join(removal.elements)}" if removal.elements else ""
+    typer.echo(f"removed: {removal.volume}{named}")
+    for path in removal.dependents:
+        typer.echo(f"computed from it: {removal.volume} {path}")
+    for name in removal.evaluations:
+        typer.echo(f"measured on it: evaluation {name}")
 
 
 def verify_with_progress(path: str | AnyPath, *, fast: bool, scheduler: str = "sync") -> VerifyReport:

@@ -10,6 +10,7 @@ _LAZY = {
     "IndexRow": "index",
     "MigrationReport": "migration",
     "Problem": "verification",
+    "Removal": "removal",
     "Split": "splits",
     "VerifyReport": "verification",
     "Volume": "volume",
@@ -27,6 +28,7 @@ _LAZY = {
     "query_index": "index",
     "read_embedding": "embeddings",
     "read_statistics": "statistics",
+    "remove": "removal",
     "verify": "verification",
 }
 

@@ -32,7 +32,7 @@ from mri_io.store.metadata import SEAL
 from mri_io.store.remote import commit as remote_commit
 from mri_io.store.remote.cache import Cache
 from mri_io.store.remote.paths import AnyPath, StorePath, map_concurrently, store_path
-from mri_io.store.roots import locked, write_root
+from mri_io.store.roots import holds_elements, locked, write_root
 from mri_io.store.staging import staging
 from mri_io.store.volume import Volume, open_volume
 
@@ -307,9 +307,10 @@ class Cohort:
             volume.path, volume._staged = target, None
 
     def remove_volume(self, volume_id: str) -> None:
-        """Remove a committed volume: it vanishes at once, its files thereafter."""
+        """Remove a committed volume, also a damaged one: it vanishes at once, its files thereafter."""
         path = self._volume_path(volume_id)
-        if volume_id not in self:
+        lost_root = Path(volume_id).name == volume_id and holds_elements(path)
+        if volume_id not in self and not lost_root:
             self[volume_id]  # raises, with the list of volumes
         if isinstance(path, StorePath):
             remote_commit.remove_node(path)

@@ -125,17 +125,18 @@ class Volume:
             return None
         return Source.model_validate({k: v for k, v in stored.items() if k in Source.model_fields})
 
-    def elements(self) -> dict[str, Element]:
+    def elements(self, *, strict: bool = True) -> dict[str, Element]:
         """Return the committed elements by path, sorted.
 
-        Types and versions that this release does not know are left out (rule R3).
+        Types and versions that this release does not know are left out (rule R3). Without `strict` so are elements
+        whose metadata are damaged.
 
         Raises
         ------
         CorruptElementError
             When the metadata of an element are damaged.
         """
-        found = {path: Element(folder, path, self.id, node) for folder, path, node in self._known()}
+        found = {path: Element(folder, path, self.id, node) for folder, path, node in self._known(strict=strict)}
         return dict(sorted(found.items()))
 
     def _known(self, *, strict: bool = True) -> Iterator[tuple[AnyPath, str, Node]]:
