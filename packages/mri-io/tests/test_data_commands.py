@@ -193,6 +193,16 @@ def test_gc_removes_what_a_killed_writer_left(cli, cohort):
     assert cli("verify", cohort.path).status == 0
 
 
+def test_failures_of_work_that_nobody_does_again_are_removed(cli, cohort):
+    cohort.record_failure("sub-9_acq-x_run-1", "no k-space", "calibrate espirit")
+    listed = "sub-9_acq-x_run-1: no k-space\n1 {}removed\n"
+    assert cli("gc", cohort.path, "--failures", "calibrate espirit", "--dry-run").out == listed.format("would be ")
+    assert cohort.failures()
+    assert cli("gc", cohort.path, "--failures", "calibrate espirit").out == listed.format("")
+    assert not cohort.failures()
+    assert cli("gc", cohort.path, "--failures", "calibrate espirit").status == 1
+
+
 def test_an_empty_source_is_not_the_current_folder(cli, cohort, tmp_path):
     done = cli("convert", "", tmp_path / "new")
     assert (done.status, "got an empty name" in done.err) == (2, True)

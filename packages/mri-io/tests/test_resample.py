@@ -247,9 +247,9 @@ def test_it_continues_where_it_stopped(cohort):
     assert resample(cohort.path, "qmap/adc", to="image/t2", volumes=["sub-2_acq-x_run-1"]).count("done") == 1
     again = resample(cohort.path, "qmap/adc", to="image/t2")
     assert (again.count("done"), again.count("skipped")) == (1, 1)
-    other = resample(cohort.path, "qmap/adc", to="image/t2", method="linear")
-    assert len(other.failures) == 2
-    assert "exists and was made in another way or from other data. Choose another --name" in other.failures[0].error
+    taken = r"none of 2 volumes can be worked on.* made in another way or from other data\. Choose another --name"
+    with pytest.raises(ConfigError, match=taken):
+        resample(cohort.path, "qmap/adc", to="image/t2", method="linear")
     assert resample(cohort.path, "qmap/adc", to="image/t2", method="linear", replace=True).ok
     assert cohort["sub-1_acq-x_run-1"]["qmap/adc-to-t2"].attributes["resampled"]["method"] == "linear"
 
@@ -278,17 +278,16 @@ REFUSED = {
     "own name": ({"to": "qmap/t2", "name": "t2"}, "--name: expected one of its own, got that of qmap/t2"),
     "bad name": ({"to": "image/t2", "name": "a b"}, "--name: element path"),
     "spacing": ({"spacing": (1, 0, 1)}, "spacing: expected three positive numbers of mm"),
+    "other": (
+        {"to": "image/dwi"},
+        r"resample qmap/adc-to-dwi: none of 2 volumes can be worked on\. The first: .* there is no element 'image/dwi'",
+    ),
 }
 
 
 @pytest.mark.parametrize("case", REFUSED)
 def test_what_cannot_be_is_refused_at_once(cohort, case):
     options, message = REFUSED[case]
-    if case == "spacing":
-        summary = resample(cohort.path, "qmap/adc", **options)
-        assert all(message in failure.error for failure in summary.failures)
-        assert summary.failures
-        return
     with pytest.raises(ConfigError, match=message):
         resample(cohort.path, "qmap/adc", **options)
     assert not open_cohort(cohort.path).failures()
@@ -301,10 +300,25 @@ def test_elements_that_have_no_grid(cohort):
         resample(cohort.path, "image/dwi", to="image/t2")
     with pytest.raises(ConfigError, match=r"expected voxel sizes x,y,slice in mm, .* got '1,1'"):
         parse_spacing("1,1")
-    failures = resample(cohort.path, "image/nowhere", to="image/t2").failures
-    assert "image/nowhere: affine: expected a known one, got none" in failures[0].error
-    failures = resample(cohort.path, "qmap/adc", to="image/dwi").failures
-    assert "there is no element 'image/dwi'" in failures[0].error
+    with pytest.raises(ConfigError, match="image/nowhere: affine: expected a known one, got none"):
+        resample(cohort.path, "image/nowhere", to="image/t2")
+    assert not cohort.failures()
+
+
+def test_label_maps_need_an_image_on_their_grid(cohort):
+    way = r"image/t2 --spacing 1,1,3 --name iso, then seg/lesion --to image/iso"
+    with pytest.raises(ConfigError, match=way):
+        resample(cohort, "seg/lesion", spacing=(1, 1, 3))
+    with pytest.raises(ConfigError, match=way):
+        resample(cohort, "seg/lesion", spacing=(1, 1, 3), volumes=["sub-1_acq-x_run-1"])
+    assert not cohort.failures()
+    assert resample(cohort, "image/t2", spacing=(1, 1, 3), name="iso").ok
+    assert resample(cohort, "seg/lesion", to="image/iso").count("done") == 2
+    # Of one volume alone it is known only where it is worked on.
+    assert resample(cohort, "qmap/adc", spacing=(1, 1, 3), name="iso", volumes=["sub-1_acq-x_run-1"]).ok
+    (failure,) = resample(cohort, "seg/lesion", spacing=(1, 1, 3), name="own").failures
+    assert (failure.label, "Resample an image first" in failure.error) == ("sub-2_acq-x_run-1", True)
+    assert [row["item"] for row in cohort.failures()] == ["sub-2_acq-x_run-1"]
 
 
 def test_fields_of_view_that_do_not_meet(cohort, made):

@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from mri_io import create_cohort
+from mri_io.errors import ElementNotFoundError
 from mri_io.store import failures
 from mri_io.store.remote.paths import StorePath
 
@@ -116,3 +117,13 @@ def test_lines_that_cannot_be_read_stay(tmp_path):
     cohort.clear_failure("a")
     assert items(cohort) == ["b"]
     assert path.read_text().startswith('[1, 2]\n"a"\n')
+
+
+def test_the_failures_of_a_stage_are_cleared_together(cohort):
+    for stage in ("resample image/iso", "convert"):
+        for item in ("a", "b"):
+            cohort.record_failure(item, "x", stage)
+    assert [row["item"] for row in cohort.clear_failures("resample image/iso")] == ["a", "b"]
+    assert [row["stage"] for row in cohort.failures()] == ["convert", "convert"]
+    with pytest.raises(ElementNotFoundError, match=r"failures\.jsonl: stage: expected convert, got 'calibrate'"):
+        cohort.clear_failures("calibrate")

@@ -39,6 +39,17 @@ def test_options_are_checked_before_the_work(cohort):
     assert get_step("calibrate").summary.startswith("coil sensitivity maps")
 
 
+def test_a_cohort_that_the_step_does_not_fit_is_refused_and_nothing_recorded(cohort, cli):
+    for volume in cohort:
+        volume.remove("kspace")
+    refused = cli("prep", cohort.path, "calibrate")
+    assert refused.status == 2
+    assert "calibrate espirit: none of 2 volumes can be worked on. The first: " in refused.err
+    assert "there is no element 'kspace'" in refused.err
+    assert cli("recon", "calibrate", cohort.path).status == 2
+    assert not cohort.failures()
+
+
 def test_estimates_grow_with_the_data(cohort):
     volume = cohort.volumes()[0]
     slice_bytes = volume["kspace"].nbytes // 2

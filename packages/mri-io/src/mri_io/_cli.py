@@ -140,10 +140,19 @@ def verify(
 def gc(
     cohort: options.Cohort,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="List only.")] = False,
+    failures: Annotated[
+        str | None,
+        typer.Option(help="In place of that: remove the recorded failures of a stage, as `mri-cli info` names it."),
+    ] = None,
 ) -> None:
-    """Remove what killed writers left behind."""
+    """Remove what killed writers left behind, or failures of work that will not be done again."""
     from mri_io.store import collect_garbage, open_cohort
 
+    if failures is not None:
+        from mri_io.describe import clear_failures
+
+        clear_failures(open_cohort(cohort), failures, dry_run=dry_run)
+        return
     removed = collect_garbage(open_cohort(cohort), dry_run=dry_run)
     for folder in removed:
         typer.echo(folder)

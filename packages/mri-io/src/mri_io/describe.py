@@ -131,6 +131,16 @@ def _cohort(cohort: Cohort) -> dict[str, Any]:
     }
 
 
+def clear_failures(cohort: Cohort, stage: str, *, dry_run: bool) -> None:
+    """Remove the recorded failures of a stage, or list them only."""
+    import typer
+
+    found = [row for row in cohort.failures() if row.get("stage") == stage] if dry_run else cohort.clear_failures(stage)
+    for row in found:
+        typer.echo(f"{row.get('item')}: {row.get('error')}")
+    typer.echo(f"{len(found)} {'would be ' if dry_run else ''}removed")
+
+
 def print_json(content: Any) -> None:
     """Print JSON."""
     import typer

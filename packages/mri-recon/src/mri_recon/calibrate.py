@@ -50,12 +50,10 @@ class _CalibrateVolume:
         self.device, self.replace = device, replace
 
     def __call__(self, volume: Volume) -> dict[str, Any]:
-        kspace = volume["kspace"]
-        samples = Samples(volume, kspace, None if self.mask is None else volume[f"mask/{self.mask}"])
-        made = Provenance.of("mri-recon", self.method, self.config, inputs=[kspace, *samples.masks])
-        target = f"sens/{self.name}"
-        if already_there(volume, target, made, replace=self.replace):
+        samples, made, there = self.check(volume)
+        if there:
             return {"status": "skipped", "volume": volume.id}
+        kspace, target = volume["kspace"], f"sens/{self.name}"
         slices, coils, ny, nx = kspace.shape
         shape = (slices, self.config.maps, coils, ny, nx)
         _, estimate = CALIBRATIONS[self.method]
@@ -87,6 +85,13 @@ class _CalibrateVolume:
             if empty == slices:
                 raise FormatError(f"{volume.path}: kspace: expected a signal, got zeros only. Leave the volume out.")
         return {"status": "done", "volume": volume.id}
+
+    def check(self, volume: Volume) -> tuple[Samples, Provenance, bool]:
+        """Return what was sampled, how the maps come about, and whether they are there; raise where they cannot be."""
+        kspace = volume["kspace"]
+        samples = Samples(volume, kspace, None if self.mask is None else volume[f"mask/{self.mask}"])
+        made = Provenance.of("mri-recon", self.method, self.config, inputs=[kspace, *samples.masks])
+        return samples, made, already_there(volume, f"sens/{self.name}", made, replace=self.replace)
 
 
 def limited_region(mask: np.ndarray, shape: tuple[int, int], width: int) -> tuple[slice, slice]:
@@ -169,6 +174,7 @@ def calibrate(
         scheduler=scheduler,
         description=_title(target),
         memory=lambda volume: calibration_memory(volume, work.config.maps),
+        check=work.check,
     )
 
 
@@ -193,12 +199,13 @@ def _title(name: str) -> str:
 def calibrate_step() -> Step:
     """Return the step ``calibrate`` of ``mri-cli prep``."""
 
-    def run(volume: Volume, options: CalibrateOptions) -> dict[str, Any]:
+    def work(options: CalibrateOptions) -> _CalibrateVolume:
         chosen = getattr(options, options.method, None)
+        return _work(options.method, chosen, options.target, options.mask, options.device, replace=options.replace)
+
+    def run(volume: Volume, options: CalibrateOptions) -> dict[str, Any]:
         check_device(options.device)
-        return _work(options.method, chosen, options.target, options.mask, options.device, replace=options.replace)(
-            volume
-        )
+        return work(options)(volume)
 
     return Step(
         name="calibrate",
@@ -207,4 +214,5 @@ def calibrate_step() -> Step:
         run=run,
         memory=lambda volume, options: calibration_memory(volume, options.espirit.maps),
         title=lambda options: _title(options.target),
+        check=lambda volume, options: work(options).check(volume),
     )

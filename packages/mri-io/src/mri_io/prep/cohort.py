@@ -3,7 +3,7 @@
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from mri_io.errors import ConfigError, ElementNotFoundError, expected_got
+from mri_io.errors import ConfigError, CorruptElementError, ElementNotFoundError, MriError, VersionError, expected_got
 from mri_io.prep.runner import AGAIN, run_tasks
 from mri_io.prep.summary import PrepSummary, TaskFailure
 from mri_io.store.cohort import Cohort, open_cohort
@@ -36,6 +36,7 @@ def prepare_cohort(
     progress: bool = True,
     memory: int | Callable[[Volume], int] | None = None,
     again: str = AGAIN,
+    check: Callable[[Volume], Any] | None = None,
 ) -> PrepSummary:
     """Call ``function(volume)`` for every chosen volume; see `run_tasks`.
 
@@ -56,11 +57,14 @@ def prepare_cohort(
         See `run_tasks`.
     memory
         Bytes that the work on a volume holds at most beside its process, or a function of the volume.
+    check
+        Raises what keeps the work on a volume from succeeding, as far as metadata tell. Where that is so for every
+        volume the command is at fault, not the volumes: nothing is begun, and nothing recorded.
 
     Raises
     ------
     ConfigError
-        For a split without a part, or a part beside volumes.
+        For a split without a part, or a part beside volumes; for work that `check` refuses for all volumes.
     ElementNotFoundError
         When there is no volume, or none in the part, or none of an id that is named.
     """
@@ -70,6 +74,9 @@ def prepare_cohort(
         (opened.volumes_path / f"{volume_id}.zarr").resolve(): volume_id
         for volume_id in _chosen(opened, volumes, split, part)
     }
+
+    if check is not None:
+        _check_any(check, list(items), description)
 
     def record(label: str, outcome: dict[str, Any] | TaskFailure) -> None:
         opened.clear_failure(label, description)
@@ -88,6 +95,24 @@ def prepare_cohort(
         memory=(lambda path: memory(open_volume(path))) if callable(memory) else memory,
         again=again,
     )
+
+
+def _check_any(check: Callable[[Volume], Any], paths: Sequence[AnyPath], description: str) -> None:
+    """Raise ConfigError when a check refuses every volume whose metadata can be read."""
+    refused: list[MriError] = []
+    for path in paths:
+        try:
+            check(open_volume(path))
+        except (CorruptElementError, VersionError):
+            continue  # a failure of that volume
+        except MriError as error:
+            refused.append(error)
+        else:
+            return
+    if len(refused) == 1:
+        raise refused[0]
+    if refused:
+        raise ConfigError(f"{description}: none of {len(refused)} volumes can be worked on. The first: {refused[0]}")
 
 
 def check_choice(volumes: Sequence[str] | None, split: str | None, part: str | None) -> None:

@@ -61,7 +61,7 @@ def already_there(volume: Volume, path: str, made: Provenance, *, replace: bool)
         return True
     raise ConfigError(
         f"{volume.path}: {path} exists and was made in another way or from other data. "
-        "Choose another --name, or --replace it."
+        "Choose another --name, or --replace it; of a step --set name=..., or --set replace=true where it has that."
     )
 
 

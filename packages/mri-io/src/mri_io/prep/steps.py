@@ -42,6 +42,9 @@ class Step:
         Bytes that the work on a volume holds at most beside its process, by volume and options.
     title
         What the run with these options is called, in progress and in the record of failures; by default its name.
+    check
+        Raises what keeps the work on a volume from succeeding, as far as its metadata tell. A run is refused, and
+        nothing recorded, where it does for every volume, because an element is missing in all of them, say.
     """
 
     name: str
@@ -50,6 +53,7 @@ class Step:
     run: Callable[[Volume, Any], Mapping[str, Any]]
     memory: Callable[[Volume, Any], int] | None = None
     title: Callable[[Any], str] | None = None
+    check: Callable[[Volume, Any], Any] | None = None
 
 
 def step_names() -> tuple[str, ...]:
@@ -118,12 +122,12 @@ def run_step(
     Raises
     ------
     ConfigError
-        For an unknown step, or options that are not its own.
+        For an unknown step, options that are not its own, or a step that fits none of the volumes.
     ElementNotFoundError
         When no volume is chosen.
     """
     step = get_step(name)
-    estimate = step.memory
+    estimate, check = step.memory, step.check
     given = options.model_dump() if isinstance(options, Config) else options or {}
     chosen = validate_config(step.options, given, where=f"step {name}")
     return prepare_cohort(
@@ -136,4 +140,5 @@ def run_step(
         description=step.title(chosen) if step.title else name,
         progress=progress,
         memory=None if estimate is None else lambda volume: estimate(volume, chosen),
+        check=None if check is None else lambda volume: check(volume, chosen),
     )

@@ -5,17 +5,19 @@ from collections.abc import Iterator
 from typing import Any, Literal
 
 import numpy as np
+from pydantic import field_validator
 
 from mri_io.config import Config, validate_config
-from mri_io.errors import ConfigError, ElementNotFoundError, expected_got
+from mri_io.errors import ConfigError, ElementNotFoundError, ShapeError, expected_got
 from mri_io.prep import PrepSummary, already_there, prepare_cohort, result_path
 from mri_io.prep.cohort import check_choice
-from mri_io.resampling.grids import BLOCK_VOXELS, Grid, slabs, spaced_grid
+from mri_io.resampling.grids import BLOCK_VOXELS, Grid, check_spacing, slabs, spaced_grid
 from mri_io.resampling.images import Interpolation, resampled_image
 from mri_io.resampling.labels import LabelResult, resampled_labels
 from mri_io.schema import Provenance
 from mri_io.schema.elements import SERIES, element_type
 from mri_io.store import Cohort, Element, Volume, open_cohort
+from mri_io.store.checks import check_siblings
 from mri_io.store.remote.paths import AnyPath
 
 __all__ = ["ResampleConfig", "resample"]
@@ -40,6 +42,13 @@ class ResampleConfig(Config):
     method: Literal["bspline", "linear", "nearest", "label"] | None = None
     """Of images and maps ``bspline``, ``linear`` or ``nearest``, of label maps ``label`` or ``nearest``; by default the
     first."""
+
+    @field_validator("spacing")
+    @classmethod
+    def _positive(cls, spacing: tuple[float, float, float] | None) -> tuple[float, float, float] | None:
+        if spacing is not None:
+            check_spacing(spacing)
+        return spacing
 
 
 def resample(
@@ -83,7 +92,7 @@ def resample(
     ------
     ConfigError
         For an element that is no image, a method that does not fit it, a name that cannot be one, a split without a
-        part, or a part beside volumes.
+        part, or a part beside volumes; where it cannot be in any volume, because none has `to`, say.
     ElementNotFoundError
         When no volume has the element.
     """
@@ -105,6 +114,7 @@ def resample(
         scheduler=scheduler,
         description=f"resample {target}",
         memory=work.memory,
+        check=work.check,
     )
     for result in summary.results:
         if missed := result.get("missed"):
@@ -150,11 +160,8 @@ class _ResampleVolume:
         self.element, self.config, self.target, self.replace = element, config, target, replace
 
     def __call__(self, volume: Volume) -> dict[str, Any]:
-        element = volume[self.element]
-        other = None if self.config.to is None else volume[self.config.to]
-        inputs = [element] if other is None else [element, other]
-        made = Provenance.of("mri-io", "resample", self.config, inputs=inputs)
-        if already_there(volume, self.target, made, replace=self.replace):
+        element, made, there = self.check(volume)
+        if there:
             return {"status": "skipped", "volume": volume.id}
         source, target = self._grids(volume, element)
         coverage = _coverage(source, target)
@@ -168,6 +175,39 @@ class _ResampleVolume:
             return {"status": "done", "volume": volume.id, "missed": missed}
         self._write_image(volume, element, source, target, made, coverage)
         return {"status": "done", "volume": volume.id}
+
+    def check(self, volume: Volume) -> tuple[Element, Provenance, bool]:
+        """Return the element, how the result comes about, and whether it is there; raise where it cannot be made."""
+        element = volume[self.element]
+        inputs = [element] if self.config.to is None else [element, volume[self.config.to]]
+        made = Provenance.of("mri-io", "resample", self.config, inputs=inputs)
+        there = already_there(volume, self.target, made, replace=self.replace)
+        if not there:
+            _, target = self._grids(volume, element)
+            if element.type == "seg":
+                self._check_labels(volume, element, target)
+        return element, made, there
+
+    def _check_labels(self, volume: Volume, element: Element, target: Grid) -> None:
+        """Raise ConfigError where no image of the volume lies on the grid that a label map is brought to."""
+        siblings = {path: other for path, other in volume.elements().items() if path != self.target}
+        sizes = dict(zip(element.dims, (*element.shape[:-3], *target.shape), strict=True))
+        where = f"{volume.path}: {self.target}"
+        try:
+            check_siblings(self.target, sizes, target.affine, siblings, where, recon_matrix=volume.header.recon_matrix)
+        except ShapeError as error:
+            if self.config.spacing is None:
+                raise ConfigError(str(error)) from None
+            images = (other for other in siblings.values() if other.type == "image" and other.affine is not None)
+            image = next((other.path for other in images if len(other.shape) == 3), "image/X")
+            spacing = ",".join(f"{size:g}" for size in self.config.spacing)
+            fix = (
+                f"Resample an image first: mri-cli resample COHORT {image} --spacing {spacing} --name iso, then "
+                f"{self.element} --to image/iso"
+            )
+            expected = "that of an image of the volume"
+            got = f"{target.shape} of {spacing} mm"
+            raise ConfigError(expected_got("grid", expected=expected, got=got, where=where, fix=fix)) from None
 
     def memory(self, volume: Volume) -> int:
         """Return an upper bound of the bytes held: that of grids at right angles to each other."""

@@ -8,7 +8,7 @@ import numpy as np
 from mri_io.errors import ConfigError, expected_got
 from mri_io.store.element import Element
 
-__all__ = ["Grid", "Slab", "index_map", "parse_spacing", "slabs", "spaced_grid"]
+__all__ = ["Grid", "Slab", "check_spacing", "index_map", "parse_spacing", "slabs", "spaced_grid"]
 
 BLOCK_VOXELS = 2**20
 """So many voxels of the target are made at once."""
@@ -62,9 +62,8 @@ def spaced_grid(grid: Grid, spacing: Sequence[float]) -> Grid:
     ConfigError
         When they are not three positive numbers, or too small for a grid of `MOST_VOXELS`.
     """
+    check_spacing(spacing)
     sizes = np.asarray(spacing, dtype=np.float64)
-    if sizes.shape != (3,) or not np.isfinite(sizes).all() or sizes.min() <= 0:
-        raise ConfigError(expected_got("spacing", expected="three positive numbers of mm", got=tuple(spacing)))
     axes = grid.affine[:3, :3] / np.linalg.norm(grid.affine[:3, :3], axis=0)
     left, _, right = np.linalg.svd(axes)
     axes = left @ right
@@ -81,6 +80,13 @@ def spaced_grid(grid: Grid, spacing: Sequence[float]) -> Grid:
     affine[:3, :3] = axes * sizes
     affine[:3, 3] = centre - affine[:3, :3] @ ((number - 1) / 2)
     return Grid((int(number[2]), int(number[1]), int(number[0])), affine)
+
+
+def check_spacing(spacing: Sequence[float]) -> None:
+    """Raise ConfigError unless voxel sizes are three positive numbers."""
+    sizes = np.asarray(spacing, dtype=np.float64)
+    if sizes.shape != (3,) or not np.isfinite(sizes).all() or sizes.min() <= 0:
+        raise ConfigError(expected_got("spacing", expected="three positive numbers of mm", got=tuple(spacing)))
 
 
 def parse_spacing(text: str) -> tuple[float, float, float]:
