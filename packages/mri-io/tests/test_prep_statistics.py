@@ -74,6 +74,20 @@ def test_without_a_volume_there_are_no_statistics(cohort, cli, scheduler):
         cohort_statistics(cohort, ["image/t1"], scheduler=scheduler, progress=False)
 
 
+def test_damaged_metadata_matter_in_the_training_part_only(cohort, cli):
+    assert cli("stats", cohort.path, "--element", "image/t1").status == 0
+    stored = (cohort.path / "stats" / "default.json").read_bytes()
+    (cohort.path / "volumes" / "sub-6_acq-a_run-1.zarr" / "zarr.json").write_text("{")
+    assert cli("stats", cohort.path, "--element", "image/t1").status == 0
+    assert cli("stats", cohort.path).status == 0
+    assert cli("stats", cohort.path, "--element", "image/t1").status == 0
+    assert (cohort.path / "stats" / "default.json").read_bytes() == stored
+    (cohort.path / "volumes" / "sub-3_acq-a_run-1.zarr" / "zarr.json").write_text("{")
+    done = cli("stats", cohort.path, "--element", "image/t1")
+    assert done.status != 0
+    assert "sub-3_acq-a_run-1.zarr/zarr.json: the metadata are not valid JSON" in done.err
+
+
 def test_errors_that_name_no_volume_get_its_id(cohort, monkeypatch):
     first = statistics._first_pass
 

@@ -7,12 +7,13 @@ from typing import Any
 
 import numpy as np
 
-from mri_io.errors import ElementNotFoundError
+from mri_io.errors import ElementNotFoundError, MriError
 from mri_io.schema.validation import validate
 from mri_io.store.cohort import Cohort
 from mri_io.store.documents import read_document, write_document
 from mri_io.store.element import Element
 from mri_io.store.splits import Split
+from mri_io.store.volume import Volume
 
 __all__ = ["Each", "Elements", "compute_statistics", "read_statistics"]
 
@@ -73,7 +74,7 @@ def compute_statistics(
         When a volume cannot be read: nothing is written, for statistics of fewer volumes would go unnoticed.
     """
     chosen = cohort.split(split) if isinstance(split, str) else split
-    training = [volume for volume in cohort.volumes() if volume.subject_id in chosen.train]
+    training = [volume for volume in _intact(cohort, chosen.train) if volume.subject_id in chosen.train]
     volumes = {volume.id: {path: volume[path] for path in elements if path in volume} for volume in training}
     count = {path: sum(path in found for found in volumes.values()) for path in elements}
     for path in elements:
@@ -100,6 +101,16 @@ def read_statistics(cohort: Cohort, name: str = "default") -> dict[str, Any]:
         ) from None
     validate("statistics", content, path)
     return content
+
+
+def _intact(cohort: Cohort, subjects: Sequence[str]) -> list[Volume]:
+    """Return the volumes of a cohort; damage to metadata matters where it is of one of the subjects."""
+
+    def on_damage(volume_id: str, error: MriError) -> None:
+        if volume_id.partition("_")[0] in subjects:
+            raise error
+
+    return cohort.volumes(on_damage=on_damage)
 
 
 @dataclass(frozen=True)
