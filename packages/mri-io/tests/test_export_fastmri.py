@@ -46,11 +46,12 @@ def cohort(tmp_path, made, rng):
 
 def test_the_evaluation_finds_and_compares_them(tmp_path, cohort):
     written = export_cohort(cohort, "recon/net", tmp_path / "out", "fastmri", progress=False).files
-    assert sorted(file.name for file in written) == ["file1000.h5", "file_brain_AXT2_200_1.h5"]
+    folder = tmp_path / "out" / "recon-net"
+    assert sorted(written) == [folder / "file1000.h5", folder / "file_brain_AXT2_200_1.h5"]
     for volume in cohort.volumes():
         with (
             h5py.File(tmp_path / volume.source.uri) as target,
-            h5py.File(tmp_path / "out" / volume.source.uri) as recons,
+            h5py.File(folder / volume.source.uri) as recons,
         ):
             assert list(recons) == ["reconstruction"]
             found = recons["reconstruction"][()]
@@ -61,6 +62,13 @@ def test_the_evaluation_finds_and_compares_them(tmp_path, cohort):
                 reference, compared = evaluated(target["reconstruction_rss"][()], found)
                 assert reference.shape == compared.shape
                 np.testing.assert_allclose(compared, evaluated(reference, expected)[1], rtol=1e-6)
+
+
+def test_elements_of_one_volume_do_not_share_a_file(tmp_path, cohort):
+    for path in ("recon/net", "recon/rss"):
+        assert export_cohort(cohort, path, tmp_path / "out", "fastmri", skip_existing=True, progress=False).files
+    with h5py.File(tmp_path / "file1000.h5") as target, h5py.File(tmp_path / "out/recon-rss/file1000.h5") as recons:
+        np.testing.assert_array_equal(recons["reconstruction"][()], target["reconstruction_rss"][()])
 
 
 def test_the_reference_itself_comes_back_equal(tmp_path, cohort):
@@ -101,7 +109,7 @@ def test_a_name_that_leads_elsewhere_gives_way_to_the_volume(tmp_path, made, uri
     with cohort.create_volume("sub-1_acq-a_run-1", subject_id="sub-1", source=source) as volume:
         volume.write("recon/rss", np.ones((3, 20, 20), np.float32), provenance=made)
     (file,) = export(cohort[volume.id]["recon/rss"], out, "fastmri")
-    assert file == out / "sub-1_acq-a_run-1.h5"
+    assert file == out / "recon-rss" / "sub-1_acq-a_run-1.h5"
     assert list(out.parent.rglob("*.h5")) == [file]
     assert not list(tmp_path.glob("*.h5"))
 
@@ -109,11 +117,15 @@ def test_a_name_that_leads_elsewhere_gives_way_to_the_volume(tmp_path, made, uri
 def test_refused(tmp_path, volume, made, cohort):
     image = np.ones((3, 4, 4), np.float32)
     small = cohort.volumes()[0].write("recon/small", image, provenance=made)
+    ones = np.ones((3, 40, 24), np.uint8)
+    labels = cohort.volumes()[0].write("seg/a", ones, provenance=made, labels={1: "a"})
     series = volume.write("recon/series", image[None], provenance=made, dims=("echo", "slice", "y", "x"))
     cases = [
         (small, {}, r"size of the reconstruction: expected at least \(20, 20\), got \(4, 4\)"),
         (series, {}, r"element for fastmri: expected an image, .* got recon/series"),
         (cohort.volumes()[0]["kspace"], {}, "element for fastmri: expected an image"),
+        (labels, {}, "element for fastmri: expected a reconstruction, recon/NAME, got seg/a"),
+        (volume.write("recon/a", image, provenance=made), {}, "volume for fastmri: expected one converted from a file"),
         (cohort.volumes()[0]["recon/net"], {"part": "phase"}, "part: expected magnitude, got phase"),
     ]
     for element, options, message in cases:
@@ -123,7 +135,8 @@ def test_refused(tmp_path, volume, made, cohort):
 
 
 def test_without_a_known_size(tmp_path, made, cohort):
-    with cohort.create_volume("sub-09_acq-a_run-1", subject_id="sub-09") as volume:
+    source = Source(uri="file9.h5", sha256="0" * 64, format="fastmri")
+    with cohort.create_volume("sub-09_acq-a_run-1", subject_id="sub-09", source=source) as volume:
         element = volume.write("recon/a", np.ones((3, 40, 24), np.float32), provenance=made)
     with pytest.raises(ConfigError, match="expected recon/rss or recon/esc in the volume, or a recon_matrix"):
         export(cohort[volume.id][element.path], tmp_path / "out", "fastmri")

@@ -11,9 +11,11 @@ import ismrmrd
 import numpy as np
 import pytest
 
+from mri_io import create_cohort
 from mri_io.errors import StoreError
 from mri_io.export import export, hdf5
 from mri_io.export import ismrmrd as exporter
+from mri_io.schema import Source
 from mri_io.testing import tiny_cohort
 
 FORMATS = {"bart": "kspace", "ismrmrd": "kspace", "fastmri": "recon/rss", "nifti": "recon/rss"}
@@ -29,16 +31,19 @@ for name in sys.argv[3:]:
     try:
         export(volume[path], disk / "out", format)
     except StoreError as error:
-        print(format, "is full" in str(error), len(list((disk / "out").iterdir())))
+        print(format, "is full" in str(error), sum(file.is_file() for file in (disk / "out").rglob("*")))
 """
 
 
 @pytest.fixture
 def cohort(tmp_path, made, rng):
     """One volume whose k-space has 400 kB, with a reconstruction of 50 kB that nothing compresses."""
-    cohort = tiny_cohort(tmp_path / "c", subjects=1, slices=3, coils=4, matrix=(64, 64))
-    image = rng.random((3, 64, 64)).astype(np.float32)
-    cohort.volumes()[0].write("recon/rss", image, provenance=made)
+    (like,) = tiny_cohort(tmp_path / "tiny", subjects=1, slices=3, coils=4, matrix=(64, 64))
+    cohort = create_cohort(tmp_path / "c")
+    source = Source(uri="file1.h5", sha256="0" * 64, format="fastmri")
+    with cohort.create_volume(like.id, subject_id=like.subject_id, source=source, header=like.header) as volume:
+        volume.write("kspace", like["kspace"].numpy(), provenance=made)
+        volume.write("recon/rss", rng.random((3, 64, 64)).astype(np.float32), provenance=made)
     return cohort
 
 
@@ -66,7 +71,7 @@ def test_without_room_hdf5_is_not_begun(tmp_path, cohort, monkeypatch, format):
     monkeypatch.setattr(os, "posix_fallocate", fail, raising=False)
     with pytest.raises(StoreError, match="The file system is full"):
         export(cohort.volumes()[0][FORMATS[format]], tmp_path / "out", format)
-    assert not list((tmp_path / "out").iterdir())
+    assert not [file for file in (tmp_path / "out").rglob("*") if file.is_file()]
 
 
 @pytest.mark.parametrize("supported", ["by the system", "not by the file system", "not by the system"])

@@ -25,6 +25,7 @@ class FastMriExporter(ElementExporter):
     ``recon/rss`` or ``recon/esc``; without one, as in test files, to the matrix of the reconstruction in the header. As
     in the data set's own code an image with fewer columns than that is made square. Files have the names of those that
     the volumes were converted from, by which the evaluation finds them; where that name was not kept, the volume's id.
+    The files of an element are in a folder of its own, ``recon-<name>``: those of another would have the same names.
     """
 
     name = "fastmri"
@@ -32,12 +33,14 @@ class FastMriExporter(ElementExporter):
     parts = ("magnitude",)
 
     def names(self, item: ExportItem) -> list[str]:
-        """Return the name of the file."""
+        """Return the name of the file in the folder of the element."""
         require_image(item.element, self.name, series=False)
+        _require_of_data_set(item)
         _crop(item)
         source = item.volume.source
         name = source.uri if source is not None else ""
-        return [name if _is_of_data_set(name) else f"{item.volume.id}.h5"]
+        folder = item.element.path.replace("/", "-")
+        return [f"{folder}/{name if _is_of_data_set(name) else f'{item.volume.id}.h5'}"]
 
     def write(self, item: ExportItem, targets: Sequence[Path]) -> None:
         """Write the file, a block of slices at a time."""
@@ -49,6 +52,27 @@ class FastMriExporter(ElementExporter):
             for block in self.blocks(item.element):
                 stored[start : start + len(block)] = block[:, rows, columns].astype(np.float32, copy=False)
                 start += len(block)
+
+
+def _require_of_data_set(item: ExportItem) -> None:
+    """Raise ConfigError unless it is a reconstruction of a volume of the data set."""
+    element, source = item.element, item.volume.source
+    fix = "That is what can be handed in; choose another format, nifti say."
+    if element.type != "recon":
+        expected = "a reconstruction, recon/NAME"
+        raise ConfigError(
+            expected_got("element for fastmri", expected=expected, got=element.path, where=element.folder, fix=fix)
+        )
+    if source is None or source.format != "fastmri":
+        raise ConfigError(
+            expected_got(
+                "volume for fastmri",
+                expected="one converted from a file of the fastMRI data set",
+                got="no source" if source is None else f"one of the format {source.format}",
+                where=element.folder,
+                fix=fix,
+            )
+        )
 
 
 def _is_of_data_set(name: str) -> bool:
@@ -75,7 +99,6 @@ def _crop(item: ExportItem) -> tuple[slice, slice]:
                 expected="recon/rss or recon/esc in the volume, or a recon_matrix in its header",
                 got="neither",
                 where=element.folder,
-                fix="Only volumes of the fastMRI data set can be handed in there; choose another format.",
             )
         )
     if any(wanted > there for wanted, there in zip(size, image, strict=True)):
