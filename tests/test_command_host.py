@@ -86,6 +86,14 @@ def test_root_help_names_every_command_with_its_own_line() -> None:
     assert "unavailable" not in text
 
 
+def test_help_shows_what_stands_in_brackets() -> None:
+    text = " ".join(run("export", "--help").stdout.replace("│", " ").split())
+    assert "Volume id; repeat for several [all]." in text
+    assert "imag or complex [magnitude; for bart complex]." in text
+    assert "sync, local[:N], slurm[:N] or tcp://host:port." in text
+    assert "Part of the split [all volumes]." in " ".join(run("recon", "calibrate", "--help").stdout.split())
+
+
 def test_another_package_adds_a_command_that_is_imported_only_when_used(tmp_path: Path) -> None:
     source = "import pathlib\npathlib.Path(__file__ + '.used').touch()\ndef greet(name: str):\n    print(name)\n"
     folder = plugin(tmp_path / "site", "greeter", source, "greet")

@@ -87,6 +87,8 @@ def test_an_option_has_the_whole_command_use_a_cache(url, tmp_path, monkeypatch)
     assert found == [Cache(tmp_path / "kept", 7 * 2**30), given]
     assert "MRI_IO_CACHE" not in os.environ
     assert os.environ["MRI_IO_CACHE_SIZE"] == "3G"
+    with pytest.raises(ConfigError, match="size of the cache"):  # whatever the cohort is
+        CliRunner().invoke(app, [str(tmp_path), "--cache", "cch:foo"], catch_exceptions=False)
 
 
 def test_the_environment_names_the_cache(url, tmp_path, monkeypatch):
@@ -104,7 +106,12 @@ def test_the_environment_names_the_cache(url, tmp_path, monkeypatch):
     with pytest.raises(ConfigError, match="size of the cache"):
         open_cohort(url)
     assert Cache.parse("rel:1K") == Cache(Path("rel").absolute(), 1024)
-    assert Cache.parse("/a:b") == Cache(Path("/a:b"))
+    assert Cache.parse("/a:b/") == Cache(Path("/a:b"))
+    assert Cache.parse("/a:b/c:2K") == Cache(Path("/a:b/c"), 2048)
+    assert open_cohort(url, cache=tmp_path / "a:b").path.cache == Cache(tmp_path / "a:b")
+    for wrong in ("cch:foo", "/a:200GG", "/a:"):
+        with pytest.raises(ConfigError, match=r"size of the cache: expected bytes, or a number with K, M, G or T, got"):
+            Cache.parse(wrong)
 
 
 def test_the_bound_is_kept_and_the_least_recent_go(url, tmp_path, monkeypatch):

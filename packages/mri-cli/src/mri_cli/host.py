@@ -5,6 +5,7 @@ name, the value a function, a ``typer.Typer`` or a Typer command. The module beh
 the standard library only, so that help stays quick; heavy imports belong inside the command's body.
 """
 
+import re
 from collections import Counter
 from functools import cached_property
 from importlib.metadata import EntryPoint, entry_points
@@ -132,4 +133,14 @@ def _load(entry: EntryPoint) -> Any:
     loaded._add_completion = False
     command = typer.main.get_command(loaded)
     command.name = entry.name
+    _show_brackets(command)
     return command
+
+
+def _show_brackets(command: Any) -> None:
+    """Have the help of a command and its subcommands show words in brackets, which rich would take for its markup."""
+    for owner in (command, *command.params):
+        if getattr(owner, "help", None):
+            owner.help = re.sub(r"(?<!\\)\[(?=[a-z#/@])", r"\\[", owner.help)
+    for member in getattr(command, "commands", {}).values():
+        _show_brackets(member)

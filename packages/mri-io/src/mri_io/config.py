@@ -81,6 +81,10 @@ def validate_config(cls: type[C], values: Mapping[str, Any], *, where: str = "co
                 close = get_close_matches(str(wrong), known, 1)
                 meant = f"; did you mean {close[0]}?" if close else "."
                 problems.append(f"{key}: unknown key{meant}" + (f" Known here: {', '.join(known)}" if known else ""))
+            elif item["type"] == "value_error":  # of a validator of ours, which may name key and value itself
+                text = str(item["ctx"]["error"])
+                text = text if text.startswith(f"{key}: ") else f"{key}: {text}"
+                problems.append(text if ", got " in text else f"{text} (got {item['input']!r})")
             else:
                 problems.append(f"{key}: {item['msg']} (got {item['input']!r})")
         raise ConfigError(f"{where}:\n  " + "\n  ".join(problems)) from None

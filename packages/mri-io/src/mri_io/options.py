@@ -33,6 +33,9 @@ Cohort = Annotated[str, typer.Argument(help="Folder or URL of the cohort.")]
 def _use_cache(context: typer.Context, given: str | None) -> str | None:
     """Have this command and the workers that it starts use a cache, as the environment would."""
     if given is not None and not context.resilient_parsing:
+        from mri_io.store.remote.cache import Cache as ReadCache
+
+        ReadCache.parse(given)  # also for a folder, which needs no cache: what is mistyped is said at once
         before = {name: os.environ.pop(name, None) for name in ("MRI_IO_CACHE", "MRI_IO_CACHE_SIZE")}
         os.environ["MRI_IO_CACHE"] = given
 

@@ -54,7 +54,8 @@ class ExportOptions(Config):
     @classmethod
     def _known_part(cls, part: str | None) -> str | None:
         if part is not None and part not in PARTS:
-            raise ValueError(expected_got("part", expected=tuple(PARTS), got=repr(part)))
+            fix = f"That part of the split: --subjects {part}" if part in ("train", "val", "test") else ""
+            raise ValueError(expected_got("part", expected=tuple(PARTS), got=repr(part), fix=fix))
         return part
 
     def chosen(self) -> frozenset[str]:

@@ -117,7 +117,8 @@ def open_cohort(path: str | AnyPath, *, cache: str | Path | None = None, cache_b
     VersionError
         When it was written by a newer major version.
     """
-    folder = store_path(path, Cache.parse(str(cache), cache_bytes) if cache is not None else None)
+    kept = f"{cache}/" if isinstance(cache, Path) else cache
+    folder = store_path(path, Cache.parse(kept, cache_bytes) if kept is not None else None)
     file = folder / "cohort.json"
     try:
         # Name, licence and address may be edited by hand; `verify` tells of it.

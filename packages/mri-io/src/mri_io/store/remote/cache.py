@@ -45,11 +45,15 @@ class Cache:
 
     @classmethod
     def parse(cls, text: str, max_bytes: int | None = None) -> "Cache":
-        """Return the cache of ``DIR`` or ``DIR:SIZE``, e.g. ``/scratch/mri:200G``; ConfigError for another size."""
-        folder, _, size = text.rpartition(":")
-        if folder and _SIZE.fullmatch(size):
-            return cls(Path(folder).absolute(), max_bytes if max_bytes is not None else _bytes(size))
-        return cls(Path(text).absolute(), DEFAULT_BYTES if max_bytes is None else max_bytes)
+        """Return the cache of ``DIR`` or ``DIR:SIZE``, e.g. ``/scratch/mri:200G``; ConfigError for another size.
+
+        A colon in the name of a folder stands before a slash: ``./a:b/``.
+        """
+        folder, colon, size = text.rpartition(":")
+        if not colon or "/" in size or os.sep in size:
+            folder, size = text, ""
+        chosen = _bytes(size) if colon and folder != text else DEFAULT_BYTES
+        return cls(Path(folder).absolute(), chosen if max_bytes is None else max_bytes)
 
     @classmethod
     def from_environment(cls) -> "Cache | None":
