@@ -128,3 +128,49 @@ def test_damaged_metadata_of_a_volume_are_a_failure_of_it_alone(tmp_path, run, s
     assert "sub-01_acq-t1w_run-1" in cohort
     assert cohort.failures() == []
     assert verify(cohort).ok
+
+
+def test_without_the_labels_of_then_it_is_said_once_what_differs(tmp_path, source):
+    for subject in ("sub-02", "sub-03"):
+        write_nifti(source / f"{subject}_T1w.nii.gz", np.ones((6, 5, 4), np.int16))
+        write_nifti(tmp_path / "masks" / f"{subject}_T1w_mask.nii.gz", ONES)
+    assert convert([source], tmp_path / "c", labels=tmp_path / "masks", progress=False).ok
+    summary = convert([source], tmp_path / "c", progress=False)
+    assert len(summary.failures) == 3
+    line = "  failed: 3 alike (sub-01_T1w.nii.gz, sub-02_T1w.nii.gz, sub-03_T1w.nii.gz): "
+    (shown,) = [found for found in str(summary).splitlines() if "failed:" in found]
+    assert shown.startswith(line)
+    assert "sub-01_acq-t1w_run-1 was converted with other options (--labels mask then, none now), and" in shown
+    assert "would discard seg/mask. To do so: --replace" in shown
+
+
+def test_changed_content_is_named(tmp_path, run, source):
+    write_nifti(source / "sub-01_T1w.nii.gz", np.ones((6, 5, 4), np.int16))
+    (failure,) = run().failures
+    assert "sub-01_acq-t1w_run-1 was converted from other content of its files, and" in failure.error
+    assert "would discard recon/x." in failure.error
+
+
+def test_labels_that_fit_no_source_are_named(tmp_path, run):
+    assert run().notes == ["labels: 1 of 2 sources"]
+    write_nifti(tmp_path / "masks" / "sub-99_T1w_mask.nii.gz", ONES)
+    assert run().notes == ["labels: 1 of 2 sources; fits none: sub-99_T1w_mask.nii.gz"]
+    write_nifti(tmp_path / "masks" / "sub-02_T1w_mask.nii.gz", ONES)
+    assert run().notes == ["labels: 2 of 2 sources; fits none: sub-99_T1w_mask.nii.gz"]
+    (tmp_path / "masks" / "sub-99_T1w_mask.nii.gz").unlink()
+    assert run().notes == []
+
+
+def test_sidecars_that_were_read_are_not_passed_over(tmp_path, source):
+    (source / "sub-01_T1w.json").write_text('{"EchoTime": 0.03}')
+    (source / "notes.json").write_text("{}")
+    summary = convert([source], tmp_path / "c", progress=False)
+    assert open_cohort(tmp_path / "c").volumes()[0].header.te_s == (0.03,)
+    assert summary.notes == ["passed over, of no known format: 1 file (notes.json)"]
+
+
+def test_a_cohort_among_the_sources_is_left_out(tmp_path, source):
+    assert convert([source], source / "cohort", progress=False).ok
+    summary = convert([source], source / "cohort", progress=False)
+    assert (summary.count("skipped"), summary.failures) == (2, [])
+    assert summary.notes == [f"left out, a cohort: {source / 'cohort'}"]

@@ -130,7 +130,7 @@ def test_the_estimate_of_a_cohort_is_given_the_volumes(tiny, capsys):
 
     prepare_cohort(tiny, lambda volume: {}, description="look", memory=estimate)
     assert seen == tiny.volume_ids()
-    assert "look: 3 volumes, up to 0.0 MB each" in capsys.readouterr().err
+    assert "look: 3 volumes, up to 0.1 MB each" in capsys.readouterr().err
 
 
 CONVERT = """

@@ -15,10 +15,14 @@ from mri_io.formats.base import Identity, SourceItem, place_pseudonym
 from mri_io.formats.images.files import ENDINGS, image_stem
 from mri_io.formats.images.label_names import read_label_names
 from mri_io.formats.names import stored_name
+from mri_io.prep.summary import counted
 from mri_io.schema.elements import SCHEMA_VERSION
 from mri_io.store.cohort import Cohort
 
-__all__ = ["ConversionTask", "match_labels", "plan_conversion"]
+__all__ = ["ConversionTask", "label_note", "match_labels", "plan_conversion"]
+
+
+MOST_NAMED = 5
 
 
 @dataclass(frozen=True)
@@ -190,6 +194,20 @@ def match_labels(folder: Path, items: Sequence[SourceItem]) -> dict[Path, list[L
         name = image_stem(path.name).removeprefix(f"{stem}_")
         found.setdefault(stems[stem][0], []).append(LabelFile(path, name, names.get(name, {})))
     return found
+
+
+def label_note(folder: Path, tasks: Sequence[ConversionTask]) -> str:
+    """Return which sources got no label maps of a folder, and which maps no source; empty where none is left over."""
+    used = {label.path.resolve() for task in tasks for label in task.labels}
+    used |= {
+        file.resolve() for task in tasks for file in (*task.item.files, *task.item.options.get("maps", {}).values())
+    }
+    unused = [path.name for path in _maps_in(folder) if path.resolve() not in used]
+    labelled = sum(bool(task.labels or "labels" in task.item.options) for task in tasks)
+    if labelled == len(tasks) and not unused:
+        return ""
+    some = ", ".join(unused[:MOST_NAMED]) + (f" and {len(unused) - MOST_NAMED} more" * (len(unused) > MOST_NAMED))
+    return f"labels: {labelled} of {counted(len(tasks), 'source')}" + (f"; fits none: {some}" if unused else "")
 
 
 def _maps_in(folder: Path) -> list[Path]:

@@ -1,6 +1,6 @@
 """Convert raw and image files into volumes of a cohort: in parallel, resumable, one failure never stops the rest."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from importlib.metadata import version
@@ -11,7 +11,7 @@ from typing import Any
 from mri_io.config import config_hash
 from mri_io.convert.given_labels import given_label_element, given_label_item, given_label_memory
 from mri_io.convert.numbering import CohortNumbers, SourceName, without_patient
-from mri_io.convert.planning import ConversionTask, plan_conversion
+from mri_io.convert.planning import MOST_NAMED, ConversionTask, label_note, plan_conversion
 from mri_io.convert.splits import store_splits
 from mri_io.errors import (
     ConfigError,
@@ -22,9 +22,10 @@ from mri_io.errors import (
     StoreError,
     expected_got,
 )
-from mri_io.formats import RawElement, ReadOptions, find_sources, get_format
+from mri_io.formats import Found, RawElement, ReadOptions, find_sources, get_format
 from mri_io.formats.base import RawVolume, SourceItem, file_sha256
 from mri_io.prep import PrepSummary, TaskFailure, run_tasks
+from mri_io.prep.summary import counted
 from mri_io.schema.attributes import Provenance, Source
 from mri_io.store.cohort import Cohort, create_cohort, open_cohort
 from mri_io.store.element import Element
@@ -35,7 +36,6 @@ from mri_io.store.volume import Volume
 __all__ = ["convert"]
 
 STAGE = "convert"
-MOST_NAMED = 5
 MOST_NUMBERS = 20
 """How many run numbers are tried that other processes may take meanwhile."""
 
@@ -110,14 +110,23 @@ def convert(
         memory=_memory,
     )
     store_splits(opened, tasks, summary)
+    summary.notes += _notes(summary, found, tasks, folder)
+    return summary
+
+
+def _notes(summary: PrepSummary, found: Found, tasks: Sequence[ConversionTask], labels: Path | None) -> Iterator[str]:
+    """Yield what is to be said of a conversion beside its failures."""
     again = [result for result in summary.results if "elements" in result]
-    summary.notes += [f"made again in {result['volume']}: {', '.join(result['elements'])}" for result in again]
+    yield from (f"made again in {result['volume']}: {', '.join(result['elements'])}" for result in again)
     if found.passed_over:
         some = ", ".join(path.name for path in found.passed_over[:MOST_NAMED])
         more = ", ..." if len(found.passed_over) > MOST_NAMED else ""
-        summary.notes.append(f"passed over, of no known format: {len(found.passed_over)} files ({some}{more})")
-    summary.notes += [f"left out, to be converted by itself: {folder}" for folder in found.left_out]
-    return summary
+        files = counted(len(found.passed_over), "file")
+        yield f"passed over, of no known format: {files} ({some}{more})"
+    yield from (f"left out, to be converted by itself: {folder}" for folder in found.left_out)
+    yield from (f"left out, a cohort: {folder}" for folder in found.cohorts)
+    if labels is not None and (note := label_note(labels, tasks)):
+        yield note
 
 
 def _record(cohort: Cohort, task: ConversionTask, outcome: dict[str, Any] | TaskFailure) -> None:
@@ -223,7 +232,7 @@ class _Convert:
                     f"({source.uri}), and would be replaced by it. If it is another scan, give it a name of its "
                     "own (sub-X_ses-Y_...) or another cohort; if the file has moved: --replace"
                 )
-            self._check_replaceable(stored, task)
+            self._check_replaceable(stored, job)
         return False
 
     def _wanting(self, stored: Volume, job: _Job) -> set[str]:
@@ -285,8 +294,9 @@ class _Convert:
         ) as volume:
             _write_all(volume, raw, job, set(_paths(raw, job)))
 
-    def _check_replaceable(self, stored: Volume, task: ConversionTask) -> None:
+    def _check_replaceable(self, stored: Volume, job: _Job) -> None:
         """Raise StoreError when making a volume anew would throw away results, or labels that are not given now."""
+        task = job.task
         brought = get_format(task.item.format).brings_labels
         given = {f"seg/{name}" for name in task.settings()["labels"]}
         lost = [
@@ -297,9 +307,31 @@ class _Convert:
         ]
         if lost:
             raise StoreError(
-                f"{task.item.path}: the file or the options differ from those that {stored.id} was converted from, "
+                f"{task.item.path}: {stored.id} was converted {_differently(stored, job)}, "
                 f"and converting again would discard {', '.join(lost)}. To do so: --replace"
             )
+
+
+def _differently(stored: Volume, job: _Job) -> str:
+    """Return in what a conversion then differs from one now: options, or the content of the files."""
+    made = [element.provenance for element in stored.elements().values()]
+    configs = (found.get("config", {}) for found in made if str(found.get("method")).startswith("convert "))
+    then: dict[str, Any] = next(configs, {})
+    now = job.task.settings(then.get("schema_version", "")) if then else {}
+    differing = [key for key in sorted(then.keys() | now.keys()) if then.get(key) != now.get(key)]
+    texts = [
+        f"{'--labels' if key == 'labels' else key} {_in_words(then.get(key))} then, {_in_words(now.get(key))} now"
+        for key in differing
+    ]
+    options = f"with other options ({'; '.join(texts)})" if texts else ""
+    # The hash is of the label maps, too: with others it does not tell whether the source is the same.
+    same = "labels" in differing or (stored.source is not None and stored.source.sha256 == job.sha256())
+    return " and ".join(filter(None, ["" if same else "from other content of its files", options])) or "otherwise"
+
+
+def _in_words(value: Any) -> str:
+    """Return an option's value; of label maps the names."""
+    return (", ".join(value) if isinstance(value, dict) else str(value or "")) or "none"
 
 
 def _given_labels(element: Element) -> set[str]:

@@ -2,7 +2,7 @@
 
 import os
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from mri_io.errors import ConfigError, FormatError, MriError, expected_got
@@ -17,12 +17,14 @@ __all__ = ["Found", "find_items", "find_sources"]
 class Found:
     """What is in files and folders.
 
-    `items` are the volumes, `passed_over` files of no known format, `left_out` folders that were not looked through.
+    `items` are the volumes, `passed_over` files of no known format, `left_out` folders that were not looked through,
+    `cohorts` such that hold a cohort.
     """
 
     items: list[SourceItem]
     passed_over: list[Path]
     left_out: list[Path]
+    cohorts: list[Path] = field(default_factory=list)
 
 
 def find_items(
@@ -40,9 +42,8 @@ def find_sources(
     A folder is taken as one data set if a reader knows its layout; otherwise its files are looked at one by one
     (label maps in a folder ``labels`` are left to ``--labels``), and those of no known format are passed over. The
     folder ``derivatives`` of a BIDS data set is left out: what was computed of a scan has its name. It may be given
-    itself. What
-    cannot be read, for want of permission for example, is an item with a `problem`. With `isolate` damaged files cannot
-    hang or crash this process.
+    itself. So are cohorts left out, which hold volumes already. What cannot be read, for want of permission for
+    example, is an item with a `problem`. With `isolate` damaged files cannot hang or crash this process.
 
     Raises
     ------
@@ -73,7 +74,9 @@ def find_sources(
     joined = _gathered([item for item, _ in items.values()])
     labelled = _with_distinct_labels([(item, folders[item.path]) for item in joined])
     left_out = [folder for folder in search.left_out if folder.resolve() not in search.seen]
-    return Found(_with_choices(labelled, choices or ReadOptions(), format), search.passed_over, left_out)
+    read = {file.resolve() for item in labelled for file in item.files}  # a sidecar, say
+    passed_over = [path for path in search.passed_over if path.resolve() not in read]
+    return Found(_with_choices(labelled, choices or ReadOptions(), format), passed_over, left_out, search.cohorts)
 
 
 def _nothing_known(names: Iterable[str], sources: Sequence[str | Path]) -> FormatError:
@@ -151,6 +154,7 @@ class _Search:
         self.seen: set[Path] = set()
         self.passed_over: list[Path] = []
         self.left_out: list[Path] = []
+        self.cohorts: list[Path] = []
 
     def find(self, path: Path) -> list[SourceItem]:
         """Return the volumes in a file or folder; what cannot be read is an item with a `problem`."""
@@ -161,6 +165,9 @@ class _Search:
                 if own in self.seen:
                     return []
                 self.seen.add(own)
+                if _is_cohort(path):
+                    self.cohorts.append(path)
+                    return []
             for reader in self._readers:
                 if _knows(reader, path):
                     return reader.find(path)
@@ -189,6 +196,10 @@ class _Search:
             elif not (name == "labels" and child.is_dir()):
                 kept.append(child)
         return kept
+
+
+def _is_cohort(folder: Path) -> bool:
+    return (folder / "cohort.json").is_file() and (folder / "volumes").is_dir()
 
 
 def _is_bids_root(children: Sequence[Path]) -> bool:

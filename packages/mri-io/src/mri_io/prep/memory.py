@@ -6,6 +6,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from mri_io.prep.summary import counted
+
 __all__ = ["PROCESS_BYTES", "Memory", "MemoryPlan", "free_memory", "plan_memory"]
 
 Memory = int | Callable[[Any], int]
@@ -49,11 +51,11 @@ class MemoryPlan:
 
     def describe(self, items: int) -> str:
         """Return the line that is shown before the work begins."""
-        each = f"{_count(items, 'volume')}, up to {_size(self.largest)} each beside {_size(PROCESS_BYTES)} "
+        each = f"{counted(items, 'volume')}, up to {_size(self.largest)} each beside {_size(PROCESS_BYTES)} "
         each += "per process"
         if self.free is None:
             return each
-        some = _count(self.workers, "worker")
+        some = counted(self.workers, "worker")
         fewer = f", fewer than the {self.wanted} asked for," if self.workers < self.wanted else ""
         need = "needs" if self.workers == 1 else "need"
         return f"{each}; {some}{fewer} {need} {_size(self.needed)} of {_size(self.free)} free"
@@ -127,9 +129,5 @@ def _left_of(root: Path, path: str, limit: str, usage: str, reclaimable: str) ->
     return found
 
 
-def _count(number: int, what: str) -> str:
-    return f"{number} {what}" + ("" if number == 1 else "s")
-
-
 def _size(number: int) -> str:
-    return f"{number / 1e9:.1f} GB" if number >= 10**8 else f"{number / 1e6:.1f} MB"
+    return f"{number / 1e9:.1f} GB" if number >= 10**8 else f"{max(number / 1e6, 0.1):.1f} MB"  # upper bounds

@@ -8,9 +8,10 @@ from typing import Any, NoReturn
 
 from mri_io.errors import StoreError
 
-__all__ = ["PrepSummary", "TaskFailure", "failure_lines"]
+__all__ = ["PrepSummary", "TaskFailure", "counted", "failure_lines"]
 
 MOST_NAMED = 3
+_VOLUME = re.compile(r"sub-[A-Za-z0-9]+(_ses-[A-Za-z0-9]+)?_acq-[A-Za-z0-9]+_run-\d+")
 _PATH = re.compile(r"(?:[A-Za-z][A-Za-z0-9+.-]*:/|\.{0,2})/[^\s:,;'\"]+")
 
 
@@ -27,11 +28,11 @@ class TaskFailure:
 
     @property
     def kind(self) -> str:
-        """The message without what names the item: its label, and paths."""
+        """The message without what names the item: its label, volumes, and paths."""
         text = self.error
         for name in (self.label, PurePath(self.label).name):
             text = text.replace(name, "*") if name else text
-        return _PATH.sub("*", text)
+        return _PATH.sub("*", _VOLUME.sub("*", text))
 
     def reraise(self) -> NoReturn:
         """Raise what the function raised; StoreError where that is not known."""
@@ -68,6 +69,11 @@ class PrepSummary:
         start = f"{self.description}: " if self.description else ""
         failed = [failure_lines(self.failures)] if self.failures else []
         return "\n".join([f"{start}{self.counts()}", *failed, *(f"  {note}" for note in self.notes)])
+
+
+def counted(number: int, what: str) -> str:
+    """Return a number of things in words: ``1 volume``, ``2 volumes``."""
+    return f"{number} {what}" + ("" if number == 1 else "s")
 
 
 def failure_lines(failures: Sequence[TaskFailure]) -> str:
