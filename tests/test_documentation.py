@@ -58,7 +58,7 @@ def test_the_package_of_the_page_on_extending_works(tmp_path, commands):
     assert printed["convert"] == "convert: 1 done, 0 skipped, 0 failed\n"
     assert printed["prep"] == "apodise: 1 done, 0 skipped, 0 failed\n"
     assert "fid/apodised" in printed["info"]
-    assert "1 volumes, 2 elements" in printed["verify"]
+    assert "1 volume, 2 elements" in printed["verify"]
 
     (tmp_path / "sub-02.fid").write_bytes((tmp_path / "sub-01.fid").read_bytes()[:-8])
     refused = commands("mri-cli convert sub-02.fid cohort", site, status=1)

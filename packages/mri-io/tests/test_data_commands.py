@@ -169,9 +169,11 @@ def test_verify_says_what_is_damaged(cli, cohort):
     quick, slow = cli("verify", cohort.path, "--fast"), cli("verify", cohort.path)
     assert quick.status == 0  # looks at no data
     assert slow.status == 1
-    assert slow.out.endswith(": 1 problems\n")
+    assert slow.out.endswith(": 1 problem\n")
     assert slow.err.startswith(f"checksum: {volume.id} kspace: {shard}")
-    assert cli("verify", volume.path).status == 1
+    alone = cli("verify", volume.path)
+    assert alone.status == 1
+    assert re.fullmatch(r"1 volume, 5 elements, 0\.0 MB: 1 problem\n", alone.out)
     assert cli("verify", cohort.volumes()[0].path).status == 0
     shard.unlink()
     assert cli("verify", cohort.path, "--fast").err.startswith(f"missing: {volume.id} kspace: ")
@@ -182,7 +184,7 @@ def test_verify_says_what_is_damaged(cli, cohort):
 def test_gc_removes_what_a_killed_writer_left(cli, cohort):
     orphan = cohort.volumes_path / "sub-9_acq-x_run-1.zarr"
     (orphan / "kspace").mkdir(parents=True)
-    assert f"1 orphans of interrupted writers, invisible to readers: mri-cli gc {cohort.path}" in (
+    assert f"1 orphan of interrupted writers, invisible to readers: mri-cli gc {cohort.path}" in (
         cli("verify", cohort.path).out
     )
     assert cli("gc", cohort.path, "--dry-run").out == f"{orphan}\n1 would be removed\n"

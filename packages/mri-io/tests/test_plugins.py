@@ -155,7 +155,7 @@ def test_a_package_brings_a_format_an_element_type_and_a_step(spectro, raw, tmp_
     assert "apodise" in listed.out
     assert "rate, name" in listed.out
     assert (made.status, made.out) == (0, "apodise: 3 done, 0 skipped, 0 failed\n")
-    assert "apodise: 3 volumes, up to 0.0 MB each" in made.err
+    assert "apodise: 3 volumes, up to 0.1 MB each" in made.err
     assert again.out == "apodise: 0 done, 3 skipped, 0 failed\n"
     window = np.exp(-0.5 * np.arange(8)).astype(np.float32)
     for volume_id, data in content.items():

@@ -49,5 +49,5 @@ def test_a_volume_whose_check_does_not_end_is_named(tmp_path, cli, monkeypatch):
     done = cli("verify", cohort.path)
     assert done.status == 1
     assert f"not checked: {first.id}: PermissionError: the folder cannot be listed" in done.err
-    assert done.out.startswith("1 volumes, ")
-    assert done.out.endswith("0 problems, 1 volumes not checked\n")
+    assert done.out.startswith("1 volume, ")
+    assert done.out.endswith("0 problems, 1 volume not checked\n")

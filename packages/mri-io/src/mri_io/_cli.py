@@ -119,6 +119,7 @@ def verify(
 ) -> None:
     """Check that everything committed is whole; every byte, unless --fast."""
     from mri_io.describe import verify_with_progress
+    from mri_io.prep.summary import counted
 
     report = verify_with_progress(path, fast=fast, scheduler=scheduler)
     for problem in report.problems:
@@ -126,13 +127,15 @@ def verify(
     for volume, error in report.unchecked.items():
         typer.echo(f"not checked: {volume}: {error}", err=True)
     if report.orphans:
-        typer.echo(f"{len(report.orphans)} orphans of interrupted writers, invisible to readers: mri-cli gc {path}")
+        orphans = counted(len(report.orphans), "orphan")
+        typer.echo(f"{orphans} of interrupted writers, invisible to readers: mri-cli gc {path}")
     for kind, number in sorted(report.unknown.items()):
-        typer.echo(f"{number} elements of the type {kind!r} are not checked: no installed package knows it")
+        some = f"{counted(number, 'element')} of the type {kind!r} {'is' if number == 1 else 'are'} not checked"
+        typer.echo(f"{some}: no installed package knows it")
     typer.echo(
-        f"{report.volumes} volumes, {report.elements} elements, {report.bytes / 1e6:.1f} MB: "
-        + ("all whole" if report.ok else f"{len(report.problems)} problems")
-        + (f", {len(report.unchecked)} volumes not checked" if report.unchecked else "")
+        f"{counted(report.volumes, 'volume')}, {counted(report.elements, 'element')}, {report.bytes / 1e6:.1f} MB: "
+        + ("all whole" if report.ok else counted(len(report.problems), "problem"))
+        + (f", {counted(len(report.unchecked), 'volume')} not checked" if report.unchecked else "")
     )
     raise typer.Exit(0 if report.ok else 1)
 
