@@ -51,10 +51,8 @@ def test_the_others_are_written_and_a_second_run_goes_on(tiny, tmp_path, damage,
 
 def test_a_part_of_the_split_is_not_a_part_of_complex_images(cli, tiny, tmp_path):
     done = cli("export", tiny.path, "image/t1", tmp_path / "out", "--part", "test")
-    expected = (
-        "part: expected magnitude, phase, real, imag, complex, got 'test'. That part of the split: --subjects test"
-    )
-    assert (done.status, done.err) == (2, f"error: export:\n  {expected}\n")
+    expected = "part: expected magnitude, phase, real, imag, complex, got 'test'."
+    assert (done.status, done.err) == (2, f"error: export:\n  {expected} That part of the split: --subjects test\n")
 
 
 def test_the_command_names_what_failed(cli, tiny, tmp_path):

@@ -512,5 +512,21 @@ def test_what_is_not_there(bucket, monkeypatch):
         open_cohort(f"{bucket}/c")
 
 
+def test_a_missing_bucket_and_missing_credentials_are_said_in_words(bucket, s3_server, monkeypatch):
+    for use in (open_cohort, create_cohort):
+        with pytest.raises(StoreError, match=r"there is no bucket 'not-made'\. Check its name") as refused:
+            use("s3://not-made/c")
+        assert "xml" not in str(refused.value)
+    for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"):
+        monkeypatch.delenv(name)
+    monkeypatch.setenv("AWS_METADATA_ENDPOINT", s3_server.address)  # where a machine with a role asks
+    monkeypatch.setattr(backends, "_open", {})
+    with pytest.raises(
+        StoreError, match=r"there are no credentials, .* Set AWS_ACCESS_KEY_ID and AWS_SECRET"
+    ) as refused:
+        open_cohort(f"{bucket}/c")
+    assert s3_server.address not in str(refused.value)
+
+
 def test_garbage_of_nobody_is_none(in_s3):
     assert collect_garbage(in_s3, dry_run=True) == []

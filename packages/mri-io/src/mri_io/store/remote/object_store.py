@@ -2,6 +2,7 @@
 
 import base64
 import os
+import re
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from datetime import timedelta
 from pathlib import Path
@@ -17,6 +18,16 @@ __all__ = ["ObjectStoreBackend"]
 _RETRY = {"max_retries": 6, "retry_timeout": timedelta(seconds=60)}
 _TIMEOUT = "900s"  # of one request; that of a shard of 512 MiB takes its time
 _ADVICE = "Check the address, the network and the credentials (docs/remote.md)."
+_CODE, _MESSAGE = re.compile(r"<Code>([^<]+)</Code>"), re.compile(r"<Message>([^<]+)</Message>")
+_NO_BUCKET = ("NoSuchBucket", "ContainerNotFound")
+_OF_MACHINES = ("/latest/api/token", "/latest/meta-data/", "169.254.170.", "/computeMetadata/", "/metadata/identity/")
+"""In addresses at which libraries ask for the credentials of a machine when there are no others."""
+_CREDENTIALS = {
+    "s3": "AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY (of a profile: aws configure export-credentials --profile NAME "
+    "--format env), or AWS_SKIP_SIGNATURE=true for a public bucket",
+    "gs": "GOOGLE_APPLICATION_CREDENTIALS",
+    "az": "AZURE_STORAGE_ACCOUNT_NAME and AZURE_STORAGE_ACCOUNT_KEY",
+}
 
 
 class ObjectStoreBackend:
@@ -48,12 +59,28 @@ class ObjectStoreBackend:
         failures = self._obstore.exceptions
         try:
             return function(self.store, *arguments, **options)
-        except FileNotFoundError:
+        except FileNotFoundError as error:
+            if _code(error) in _NO_BUCKET:
+                raise StoreError(f"{self.root}/{key}: {self._in_words(error)}") from None
             raise FileNotFoundError(f"{self.root}/{key}: there is no such object") from None
         except (failures.AlreadyExistsError, failures.PreconditionError) as error:
             raise ConflictError(f"{self.root}/{key}: the object has changed: {self.root.reason(error)}") from None
         except Exception as error:
-            raise StoreError(f"{self.root}/{key}: {self.root.reason(error)}. {_ADVICE}") from self.root.cause(error)
+            raise StoreError(f"{self.root}/{key}: {self._in_words(error)}") from self.root.cause(error)
+
+    def _in_words(self, error: Exception) -> str:
+        """Return what is wrong, and what to do: libraries quote the XML of the server, or an address of their own."""
+        text, code = str(error), _code(error)
+        if any(part in text for part in _OF_MACHINES):
+            names = _CREDENTIALS.get(self.root.scheme[:2], "them in the environment")
+            return f"there are no credentials, and this machine has no role with any. Set {names} (docs/remote.md)."
+        if code in _NO_BUCKET:
+            return f"there is no bucket {self.root.host!r}. Check its name, or make it."
+        if code:
+            message = _MESSAGE.search(text)
+            said = StoreError(f"{code}: {message[1]}" if message else code)
+            return f"the server says {self.root.reason(said)}. {_ADVICE}"
+        return f"{self.root.reason(error)}. {_ADVICE}"
 
     def _stat(self, meta: Mapping[str, Any]) -> Stat:
         modified = meta["last_modified"].timestamp()
@@ -143,6 +170,12 @@ class ObjectStoreBackend:
                 f"{self.root}/{key}: web servers are read-only. Change the cohort where it is, or copy it to a folder "
                 "or an object store."
             )
+
+
+def _code(error: Exception) -> str:
+    """Return the code of a server's error, empty where it gave none."""
+    found = _CODE.search(str(error))
+    return found[1] if found else ""
 
 
 def _allows_http() -> bool:
