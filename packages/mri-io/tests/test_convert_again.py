@@ -8,6 +8,7 @@ import pytest
 from mri_io import open_cohort, verify
 from mri_io.convert import convert
 from mri_io.schema import Provenance
+from mri_io.store import remove
 from mri_io.store.roots import write_root
 from mri_io.testing.damage import flip_bit
 from mri_io.testing.raw_files import write_nifti
@@ -174,3 +175,23 @@ def test_a_cohort_among_the_sources_is_left_out(tmp_path, source):
     summary = convert([source], source / "cohort", progress=False)
     assert (summary.count("skipped"), summary.failures) == (2, [])
     assert summary.notes == [f"left out, a cohort: {source / 'cohort'}"]
+
+
+def test_cohorts_in_object_stores_are_mended_alike(source, tmp_path, bucket):
+    url = f"{bucket}/c"
+    assert convert([source], url, labels=tmp_path / "masks", progress=False).ok
+    cohort = open_cohort(url)
+    remove(cohort, "sub-01_acq-t1w_run-1", "seg/mask")
+    summary = convert([source], url, labels=tmp_path / "masks", progress=False)
+    assert summary.results[0]["elements"] == ["seg/mask"]
+    (cohort.volumes_path / "sub-01_acq-t1w_run-1.zarr" / "image/t1w/zarr.json").write(b"{")
+    assert not verify(cohort).ok
+    summary = convert([source], url, labels=tmp_path / "masks", replace=True, progress=False)
+    assert summary.results[0]["elements"] == ["image/t1w"]
+    assert verify(cohort).ok
+    (cohort.volumes_path / "sub-01_acq-t1w_run-1.zarr" / "zarr.json").write(b"{")
+    (failure,) = convert([source], url, labels=tmp_path / "masks", progress=False).failures
+    assert failure.error.endswith(f"mri-cli remove {url} sub-01_acq-t1w_run-1")
+    remove(cohort, "sub-01_acq-t1w_run-1")
+    assert convert([source], url, labels=tmp_path / "masks", progress=False).ok
+    assert verify(cohort).ok

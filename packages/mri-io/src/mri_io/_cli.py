@@ -27,7 +27,12 @@ def convert(
     oversampling: Annotated[str, typer.Option(help="Of the readout: remove or keep.")] = "remove",
     noise: Annotated[str, typer.Option(help="Noise scans: keep as they are, or prewhiten the coils, too.")] = "keep",
     replace: Annotated[
-        bool, typer.Option("--replace", help="Discard results of volumes whose source changed, and convert those anew.")
+        bool,
+        typer.Option(
+            "--replace",
+            help="Discard results of volumes whose source changed, and convert those anew; check the others, and make "
+            "their damaged elements again.",
+        ),
     ] = False,
 ) -> None:
     """Convert raw and image files into volumes of a cohort; continues where it was interrupted."""
