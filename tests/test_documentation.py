@@ -12,6 +12,7 @@ import pytest
 import zarr
 
 from mri_io import open_cohort
+from mri_io.testing import tiny_cohort
 from mri_io.testing.packages import install_source
 
 DOCS = Path(__file__).resolve().parents[1] / "docs"
@@ -67,3 +68,18 @@ def test_the_package_of_the_page_on_extending_works(tmp_path, commands):
     decay = np.frombuffer((tmp_path / "sub-01.fid").read_bytes(), "<c8", offset=12).reshape(2, 256)
     np.testing.assert_array_equal(zarr.open_array(stored, mode="r")[...], decay)
     assert len(open_cohort(tmp_path / "cohort")) == 1
+
+
+def test_the_code_of_the_page_on_python_runs(tmp_path, monkeypatch):
+    pytest.importorskip("torch")
+    cohort = tiny_cohort(tmp_path / "cohort")
+    monkeypatch.chdir(tmp_path)
+    names: dict[str, object] = {}
+    for number, text in enumerate(blocks("python.md", "python")):
+        exec(compile(text, f"docs/python.md, block {number}", "exec"), names)
+    assert names["first"].shape == (32, 24)
+    assert names["sample"]["image/t1"].shape == (32, 24)
+    assert names["batch"]["seg/tissue"].shape == (2, 32, 24)
+    assert not names["kspace"].flags.writeable
+    bright = cohort["sub-01_acq-tiny_run-1"]["seg/bright"]
+    np.testing.assert_array_equal(bright.numpy(), cohort["sub-01_acq-tiny_run-1"]["image/t1"].numpy() > 0.5)

@@ -34,3 +34,4 @@ if [ "${1:-}" = "--dev" ]; then
 fi
 "$venv/bin/uv" pip install --quiet --python "$venv/bin/python" --compile-bytecode -c constraints.txt "${arguments[@]}"
 "$venv/bin/uv" pip check --quiet --python "$venv/bin/python"
+echo "Installed into $venv. Next: source $venv/bin/activate, then mri-cli --help"
