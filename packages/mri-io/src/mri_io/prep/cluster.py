@@ -11,6 +11,8 @@ from mri_io.errors import ConfigError, StoreError, expected_got
 
 __all__ = ["check_scheduler", "dask_client", "workers_wanted"]
 
+_log = logging.getLogger(__name__)
+
 CONNECT_WITHIN_S, WORKERS_WITHIN_S = 20, 30
 """How long a scheduler is given to answer, and then to get its first worker."""
 
@@ -106,8 +108,8 @@ def _connected(address: str) -> Iterator[Any]:
 
 
 def _tell_dashboard(client: Any, tell: Callable[[str], None]) -> None:
-    """Tell where the dashboard is, or how to get one: without the package bokeh a scheduler has an empty page."""
-    if client.run_on_scheduler(find_spec, "bokeh") is None:
-        tell("no dask dashboard. For one, where the scheduler runs: pip install 'mri-io[dashboard]'")
+    """Tell where the dashboard is; to the log only how to get one, since most runs need none."""
+    if client.run_on_scheduler(find_spec, "bokeh") is None:  # without it a scheduler has an empty page
+        _log.info("no dask dashboard. For one, where the scheduler runs: pip install 'mri-io[dashboard]'")
     elif client.dashboard_link:
         tell(f"dask dashboard: {client.dashboard_link}")
