@@ -56,7 +56,7 @@ _CASES = st.builds(Case, victim=_FRACTION, edits=st.lists(_EDITS, min_size=1, ma
 
 
 def cases(number: int, seed: int) -> list[Case]:
-    """Return that many cases, the same ones for the same seed and sources, from whose constants hypothesis draws, too."""
+    """Return that many cases, the same for the same seed and sources: hypothesis draws from their constants, too."""
     found: list[Case] = []
     quick = settings(
         max_examples=number,
