@@ -7,6 +7,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import nibabel
 import numpy as np
 import pytest
 import zarr
@@ -83,3 +84,29 @@ def test_the_code_of_the_page_on_python_runs(tmp_path, monkeypatch):
     assert not names["kspace"].flags.writeable
     bright = cohort["sub-01_acq-tiny_run-1"]["seg/bright"]
     np.testing.assert_array_equal(bright.numpy(), cohort["sub-01_acq-tiny_run-1"]["image/t1"].numpy() > 0.5)
+
+
+def test_label_maps_of_bids_derivatives_come_in_as_the_page_says(tmp_path):
+    image = np.random.default_rng(0).random((6, 5, 4)).astype(np.float32)
+    files = {
+        "sub-01/anat/sub-01_T1w": image,
+        "sub-01/anat/sub-01_T2w": image,
+        "sub-01/func/sub-01_task-rest_bold": np.stack([image, image], axis=-1),
+        "derivatives/manual/sub-01/anat/sub-01_T1w_label-lesion_mask": (image > 0.5).astype(np.uint8),
+    }
+    for name, array in files.items():
+        file = tmp_path / "bids" / f"{name}.nii.gz"
+        file.parent.mkdir(parents=True, exist_ok=True)
+        nibabel.save(nibabel.Nifti1Image(array, np.eye(4)), file)
+    (recipe,) = [text for text in blocks("formats/nifti.md", "sh") if "derivatives" in text]
+    path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
+    done = subprocess.run(
+        ["bash", "-e", "-c", recipe], cwd=tmp_path, env={**os.environ, "PATH": path}, capture_output=True, text=True
+    )
+    assert done.returncode == 0, done.stderr
+    found = {volume.id: list(volume) for volume in open_cohort(tmp_path / "cohort")}
+    assert found == {
+        "sub-01_acq-bold_run-1": ["image/bold"],
+        "sub-01_acq-t1w_run-1": ["image/t1w", "seg/lesion"],
+        "sub-01_acq-t2w_run-1": ["image/t2w"],
+    }
