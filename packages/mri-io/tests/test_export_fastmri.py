@@ -1,5 +1,7 @@
 """Files for the fastMRI leaderboard: names, keys and shapes as its evaluation expects them, values as stored."""
 
+import pickle
+
 import h5py
 import numpy as np
 import pytest
@@ -7,7 +9,8 @@ import pytest
 from mri_io import create_cohort, open_cohort
 from mri_io.convert import convert
 from mri_io.errors import ConfigError, ElementExistsError
-from mri_io.export import export, export_cohort
+from mri_io.export import export, export_cohort, make_exporter
+from mri_io.export.base import ExportItem
 from mri_io.schema.attributes import Source
 from mri_io.testing.hdf5_files import write_fastmri_file
 from mri_io.testing.raw_files import random_kspace, xml_header
@@ -62,6 +65,14 @@ def test_the_evaluation_finds_and_compares_them(tmp_path, cohort):
                 reference, compared = evaluated(target["reconstruction_rss"][()], found)
                 assert reference.shape == compared.shape
                 np.testing.assert_allclose(compared, evaluated(reference, expected)[1], rtol=1e-6)
+
+
+def test_the_exporter_travels_after_it_has_told_the_names(cohort):
+    exporter, item = make_exporter("fastmri"), ExportItem(cohort.volumes()[0]["recon/net"])
+    names = exporter.names(item)
+    there, its_item = pickle.loads(pickle.dumps((exporter, item)))
+    assert there.names(its_item) == names
+    assert there.memory(its_item) == exporter.memory(item) > 0
 
 
 def test_elements_of_one_volume_do_not_share_a_file(tmp_path, cohort):

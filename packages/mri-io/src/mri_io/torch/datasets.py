@@ -135,7 +135,9 @@ class SliceDataset(Dataset[Any]):
             return self._small[key][index].copy()
         if "scales" in element.arrays:
             return read_embedding(element, index)
-        return element[index] if self.writable else element.view(index)
+        window = element.view(index)
+        # PyTorch copies on as many threads as it may use here, one in loading processes; numpy on one.
+        return as_tensor(window).clone().numpy() if self.writable else window
 
     def __getitem__(self, key: int | tuple[int, int]) -> Any:
         """Return a sample; with ``(index, draw)`` the transform's random numbers are those of that draw."""
