@@ -274,6 +274,7 @@ def export(
     if cohort is None or element is None or out is None:
         raise typer.BadParameter("expected COHORT ELEMENT OUT, e.g. mri-cli export cohort image/t1 out")
     from mri_io.export import export_cohort
+    from mri_io.prep.summary import counted
     from mri_io.store import open_cohort
 
     summary = export_cohort(
@@ -295,8 +296,7 @@ def export(
         source=source,
     )
     files = summary.files
-    kind = "folder" if files and files[0].is_dir() else "file"
-    typer.echo(f"{len(files)} {kind}{'' if len(files) == 1 else 's'} in {out}")
+    typer.echo(f"{counted(len(files), 'folder' if files and files[0].is_dir() else 'file')} in {out}")
     if summary.failures or summary.count("skipped"):
         typer.echo(summary)
     raise typer.Exit(0 if summary.ok else 1)

@@ -258,10 +258,11 @@ class _Convert:
         if not wanting:
             return {"status": "skipped", "volume": stored.id}
         raw = self._read(job)
-        if "" in wanting or (self.replace and not wanting <= set(_paths(raw, job))):
+        unknown = wanting - set(_paths(raw, job))  # the volume itself among them
+        if unknown and self.replace:
             self._make(opened, stored.id, job, replace=True)
             return {"status": "done", "volume": stored.id}
-        if unknown := wanting - set(_paths(raw, job)):
+        if unknown:
             raise StoreError(
                 f"{job.task.item.path}: {stored.id} lacks {', '.join(sorted(unknown))}, which this release does not "
                 "make of the file. To convert the volume anew: --replace"

@@ -10,8 +10,9 @@ from pathlib import Path
 from typing import IO, Any
 
 from mri_io.errors import StoreError
+from mri_io.formats.base import SourceItem
 
-__all__ = ["PREFIX", "SLOTS", "Raised", "read", "shared_file", "shared_folders", "write"]
+__all__ = ["PREFIX", "SLOTS", "Raised", "files_of", "read", "shared_file", "shared_folders", "write"]
 
 PREFIX = "mri-io-"
 """How the names of shared files begin."""
@@ -34,6 +35,11 @@ class Raised:
         """Raise it, with the traceback of the other process as a note."""
         self.error.add_note(self.text)
         raise self.error
+
+
+def files_of(argument: Path | SourceItem) -> list[Path]:
+    """Return the files that a request is about, first the one by which it is named."""
+    return [argument.path, *argument.files] if isinstance(argument, SourceItem) else [argument]
 
 
 def write(stream: IO[bytes], message: Any) -> None:

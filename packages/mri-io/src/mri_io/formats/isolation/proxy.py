@@ -7,6 +7,7 @@ from typing import Any
 
 from mri_io.formats.base import Format, Identity, RawVolume, SourceItem
 from mri_io.formats.isolation.child import patience_for, present_child
+from mri_io.formats.isolation.messages import files_of
 from mri_io.formats.isolation.service import Service
 
 __all__ = ["isolated"]
@@ -28,27 +29,28 @@ class _Isolated(Format):
     def _is_fragile(self, files: Sequence[Path]) -> bool:
         return any(map(self._reader.is_fragile, files))
 
-    def _call(self, method: str, path: Path, files: Sequence[Path], argument: Any) -> Any:
+    def _call(self, method: str, argument: Path | SourceItem) -> Any:
+        files = files_of(argument)
         if not self._is_fragile(files):
             return getattr(self._reader, method)(argument)
-        return present_child().ask(path, patience_for(files), (self.name, method, argument))
+        return present_child().ask(files[0], patience_for(files), (self.name, method, argument))
 
     def sniff(self, path: Path) -> bool:
-        return bool(self._call("sniff", path, [path], path))
+        return bool(self._call("sniff", path))
 
     def find(self, path: Path) -> list[SourceItem]:
-        found: list[SourceItem] = self._call("find", path, [path], path)
+        found: list[SourceItem] = self._call("find", path)
         return found
 
     def gather(self, items: Sequence[SourceItem]) -> list[SourceItem]:
         return self._reader.gather(items)
 
     def identify(self, item: SourceItem) -> Identity:
-        found: Identity = self._call("identify", item.path, _files(item), item)
+        found: Identity = self._call("identify", item)
         return found
 
     def memory(self, item: SourceItem) -> int:
-        return int(self._call("memory", item.path, _files(item), item))
+        return int(self._call("memory", item))
 
     def split_of(self, item: SourceItem) -> Mapping[str, str] | None:
         return self._reader.split_of(item)
@@ -57,7 +59,7 @@ class _Isolated(Format):
         return self._reader.is_fragile(path)
 
     def read(self, item: SourceItem) -> RawVolume:
-        files = _files(item)
+        files = files_of(item)
         if not self._is_fragile(files):
             return self._reader.read(item)
         child, patience_s = present_child(), patience_for(files)
@@ -71,7 +73,3 @@ class _Isolated(Format):
     def __getattr__(self, name: str) -> Any:
         # What a reader has beyond the interface, and what is added to the interface.
         return getattr(self._reader, name)
-
-
-def _files(item: SourceItem) -> list[Path]:
-    return [item.path, *item.files]

@@ -13,8 +13,8 @@ from typing import Any
 import numpy as np
 
 from mri_io.errors import FormatError
-from mri_io.formats.base import RawVolume, SourceItem
-from mri_io.formats.isolation.messages import SLOTS, Raised, read, shared_file, write
+from mri_io.formats.base import RawVolume
+from mri_io.formats.isolation.messages import SLOTS, Raised, files_of, read, shared_file, write
 
 __all__ = ["Service", "serve"]
 
@@ -78,7 +78,7 @@ class Service:
     def _answer(self, name: str, method: str, argument: Any) -> Any:
         from mri_io.formats.table import get_format
 
-        reader, files = get_format(name), _files(argument)
+        reader, files = get_format(name), files_of(argument)
         self._file = files[0]
         self._allow(SPARE_BYTES + 3 * sum(file.stat().st_size for file in files if file.is_file()))
         if method == "read":
@@ -135,10 +135,6 @@ class Service:
             self._next = number, error
         finally:
             faulthandler.cancel_dump_traceback_later()
-
-
-def _files(argument: Any) -> list[Path]:
-    return [argument.path, *argument.files] if isinstance(argument, SourceItem) else [argument]
 
 
 def _limit_memory(most: int) -> None:
