@@ -13,9 +13,9 @@ def test_it_sees_an_array():
 
 
 def test_it_sees_what_a_started_process_holds():
-    child = "subprocess.run([sys.executable, '-c', 'import numpy as np; np.ones(300 * 2**20, np.uint8)'], check=True)"
-    grown = peak_growth("import subprocess", child)
-    assert 250 * 2**20 <= grown < 400 * 2**20
+    held = "import time, numpy as np; a = np.ones(300 * 2**20, np.uint8); time.sleep(0.5)"
+    grown = peak_growth("import subprocess", f"subprocess.run([sys.executable, '-c', {held!r}], check=True)")
+    assert 290 * 2**20 <= grown < 400 * 2**20
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="elsewhere the system does not tell what is shared")
@@ -30,4 +30,5 @@ if os.fork() == 0:
     os._exit(0)
 os.wait()
 """
-    assert 190 * 2**20 <= peak_growth(before, both) < 260 * 2**20
+    # The processes are looked at one after the other: while the second comes to share, up to a half too much is seen.
+    assert 190 * 2**20 <= peak_growth(before, both) < 320 * 2**20
