@@ -35,7 +35,8 @@ __all__ = [
 _MAGIC = b"\x89HDF\r\n\x1a\n"
 _USER_BLOCK = 512
 _ENDINGS = (".h5", ".hdf5", ".mrd")
-_BLOCK_BYTES = 64 * 2**20
+_BLOCK_BYTES = 32 * 2**20
+_DEEPEST_BYTES = 256 * 2**20
 _MOST_PACKED = 200
 """Measured values hardly pack, undersampled ones by their acceleration; zeros pack a thousand times."""
 _LIBRARY_ERRORS = (OSError, RuntimeError, KeyError, ValueError, TypeError)
@@ -207,14 +208,14 @@ def stored_array(file: h5py.File, name: str, *, pairs: bool = False) -> h5py.Dat
 
 
 def rows_at_once(array: h5py.Dataset) -> int:
-    """Return how many rows of the first dimension to read at a time: whole chunks, of 64 MiB if one is not more."""
+    """Return how many rows of the first dimension to read at a time: whole chunks, of 32 MiB if one is not more."""
     row = max(1, array.nbytes // max(1, array.shape[0]))
     rows = max(1, _BLOCK_BYTES // row)
     depth = array.chunks[0] if array.chunks else 1
     if depth <= rows:
         return rows // depth * depth
     # A chunk that does not fit is unpacked again for every part of it: rather take it whole, within limits.
-    return depth if depth * row <= 4 * _BLOCK_BYTES else rows
+    return depth if depth * row <= _DEEPEST_BYTES else rows
 
 
 def stored_text(value: Any) -> str:

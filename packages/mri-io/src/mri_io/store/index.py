@@ -7,6 +7,7 @@ lines as `build_index` writes them by a regular expression, their elements when 
 import json
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from functools import lru_cache
 from typing import Any
 
 from mri_io.config import Config, validate_config
@@ -19,7 +20,10 @@ from mri_io.store.splits import Split, read_split
 
 __all__ = ["IndexElement", "IndexRow", "build_index", "query_index", "read_index"]
 
-_LINE = re.compile(rb'\{"id":"([^"\\]*)","subject":"([^"\\]*)","split":\{([^{}]*)\},"elements":(\{.*\})\}')
+_START = re.compile(rb'\{"id":"([^"\\]*)","subject":"([^"\\]*)","split":\{([^{}]*)\},"elements":(?=\{)')
+
+_SHAPE = b'"shape":['
+_REMEMBERED = 1024
 
 
 class IndexElement(Config):
@@ -55,10 +59,7 @@ class IndexRow:
         """The elements by path; StoreError when the line is damaged."""
         stored = self._stored
         if isinstance(stored, bytes):
-            try:
-                stored = self._stored = json.loads(stored)
-            except ValueError as error:
-                raise _unreadable(self._where, f"not valid JSON: {error}") from None
+            stored = self._stored = _json(stored, self._where)
         return {path: self._element(path, content) for path, content in stored.items()}
 
     def _element(self, path: str, content: Any) -> IndexElement:
@@ -73,17 +74,15 @@ class IndexRow:
 
         No more than that element is taken apart.
         """
-        stored, quoted = self._stored, f"{json.dumps(element)}:{{".encode()
-        if isinstance(stored, bytes) and quoted in stored:
+        if isinstance(stored := self._stored, bytes) and (at := stored.find(_begin(element))) >= 0:
             if shape is None:
                 return True
-            start = stored.index(quoted) + len(quoted) - 1
-            try:
-                return _fits(json.loads(stored[start : stored.index(b"}", start) + 1])["shape"], shape)
-            except (ValueError, KeyError, TypeError):
-                pass  # `elements` says what is wrong
-        found = self.elements.get(element)
-        return found is not None and (shape is None or _fits(found.shape, shape))
+            start = stored.find(_SHAPE, at, stored.find(b"}", at)) + len(_SHAPE)
+            fits = _text_fits(stored[start : stored.find(b"]", start)], tuple(shape))
+            if start >= len(_SHAPE) and fits is not None:
+                return fits
+        whole = self.elements.get(element)
+        return whole is not None and (shape is None or _fits(whole.shape, shape))
 
     def line(self) -> str:
         """Return the line of the index, without its end."""
@@ -94,6 +93,24 @@ class IndexRow:
     def __repr__(self) -> str:
         """Return id and elements."""
         return f"<IndexRow {self.id}: {', '.join(self.elements)}>"
+
+
+@lru_cache(_REMEMBERED)
+def _begin(element: str) -> bytes:
+    """Return how an element begins in a line of the index."""
+    return f"{json.dumps(element)}:{{".encode()
+
+
+@lru_cache(_REMEMBERED)
+def _text_fits(text: bytes, wanted: tuple[int | None, ...]) -> bool | None:
+    """Whether a shape as the index has it is the one that is wanted; None where it is not as `build_index` writes it.
+
+    Many volumes have the same.
+    """
+    try:
+        return _fits([int(length) for length in text.split(b",")], wanted)
+    except ValueError:
+        return None
 
 
 def build_index(cohort: Cohort) -> list[IndexRow]:
@@ -126,31 +143,41 @@ def _rows(cohort: Cohort, words: Sequence[str]) -> list[IndexRow]:
         lines = path.read_bytes().splitlines()
     except FileNotFoundError:
         raise StoreError(f"{path}: there is no index. Build it: mri-cli index {cohort.path}") from None
-    splits: dict[bytes, dict[str, str]] = {}  # few differ
     for word in words:
         quoted = json.dumps(word).encode()
         lines = [line for line in lines if quoted in line]
-    return [_parse(line, splits, path) for line in lines]
+    splits: dict[bytes, dict[str, str]] = {}  # few differ
+    rows = []
+    for line in lines:
+        if (found := _START.match(line)) and line.endswith(b"}}"):
+            name, subject, parts = found.groups()
+            elements = line[found.end() : -1]
+            try:
+                if parts not in splits:
+                    splits[parts] = json.loads(b"{%s}" % parts)
+                rows.append(IndexRow(name.decode(), subject.decode(), splits[parts], elements, path))
+            except ValueError as error:
+                raise _unreadable(path, f"not valid JSON: {error}") from None
+        else:
+            rows.append(_foreign_row(line, path))
+    return rows
 
 
-def _parse(line: bytes, splits: dict[bytes, dict[str, str]], path: AnyPath) -> IndexRow:
-    found = _LINE.fullmatch(line)
-    if found is not None:
-        name, subject, parts, elements = found.groups()
-        try:
-            if parts not in splits:
-                splits[parts] = json.loads(b"{%s}" % parts)
-            return IndexRow(name.decode(), subject.decode(), splits[parts], elements, path)
-        except ValueError as error:
-            raise _unreadable(path, f"not valid JSON: {error}") from None
+def _foreign_row(line: bytes, path: AnyPath) -> IndexRow:
+    """Return the row of a line that is not as `build_index` writes it."""
+    row = _json(line, path)
     try:
-        row = json.loads(line)
         validate("index-row", row, path)
     except SchemaError as error:
         raise _unreadable(path, str(error).removeprefix(f"{path}: ")) from None
+    return IndexRow(row["id"], row["subject"], row.get("split", {}), row["elements"], path)
+
+
+def _json(text: bytes, path: AnyPath) -> Any:
+    try:
+        return json.loads(text)
     except ValueError as error:
         raise _unreadable(path, f"not valid JSON: {error}") from None
-    return IndexRow(row["id"], row["subject"], row.get("split", {}), row["elements"], path)
 
 
 def _unreadable(path: AnyPath, problem: str) -> StoreError:

@@ -134,16 +134,13 @@ class Child:
 
     def blocks(self, path: Path, patience_s: float, key: int, number: int) -> Iterator[np.ndarray]:
         """Yield the blocks of an element of the volume that was read last; each is there until the next but one."""
-        for turn in range(sys.maxsize):
-            answer = self.ask(path, patience_s, ("", "block", (key, number, turn % SLOTS)))
-            if answer is None:
-                return
-            shape, dtype, file = answer
+        while (answer := self.ask(path, patience_s, ("", "block", (key, number)))) is not None:
+            slot, shape, dtype, file = answer
             if file is not None:
                 with Path(file).open("r+b") as opened:
-                    self._slots[turn % SLOTS] = mmap.mmap(opened.fileno(), 0)
+                    self._slots[slot] = mmap.mmap(opened.fileno(), 0)
                 Path(file).unlink()
-            yield np.frombuffer(self._slots[turn % SLOTS] or b"", dtype, int(np.prod(shape))).reshape(shape)
+            yield np.frombuffer(self._slots[slot] or b"", dtype, int(np.prod(shape))).reshape(shape)
 
     def _send(self, message: Any) -> None:
         assert self._process.stdin is not None

@@ -16,8 +16,8 @@ __all__ = ["PREFIX", "SLOTS", "Raised", "files_of", "read", "shared_file", "shar
 
 PREFIX = "mri-io-"
 """How the names of shared files begin."""
-SLOTS = 2
-"""Shared files of a process: one block is read while the last is written."""
+SLOTS = 3
+"""Shared files of a process: one block is read while the last is written, and the one before that is still there."""
 _LENGTH = struct.Struct("<Q")
 
 

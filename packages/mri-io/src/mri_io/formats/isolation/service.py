@@ -61,6 +61,7 @@ class Service:
         self._iterators: dict[int, Iterator[np.ndarray]] = {}
         self._next: tuple[int, Any] | None = None
         self._slots: list[mmap.mmap | None] = [None] * SLOTS
+        self._slot = 0
         self._file, self._most = Path(), 0
 
     def answer(self, name: str, method: str, argument: Any) -> Any:
@@ -95,33 +96,33 @@ class Service:
         self._most = most
         _limit_memory(most)
 
-    def _block(self, key: int, number: int, slot: int) -> Any:
-        """Put the next block of an element into a slot; its shape, dtype and, where it is new, the slot's file."""
+    def _block(self, key: int, number: int) -> Any:
+        """Return the slot in which the next block of an element is, its shape, dtype and, if new, the slot's file."""
         if key != self._key or self._raw is None:
             raise RuntimeError("another volume has been read meanwhile")
-        block = self._pull(number)
+        if self._next is not None and self._next[0] == number:
+            (_, found), self._next = self._next, None
+            if isinstance(found, BaseException):
+                raise found
+            return found
+        if number not in self._iterators:
+            self._iterators = {number: iter(self._raw.elements[number].blocks())}
+        return self._put(number)
+
+    def _put(self, number: int) -> Any:
+        """Read the next block of an element into the slot whose block has been longest there; None at the end."""
+        block = next(self._iterators[number], None)
         if block is None:
-            self._iterators.pop(number, None)
+            del self._iterators[number]
             return None
         block = np.ascontiguousarray(block)
+        slot = self._slot = (self._slot + 1) % SLOTS
         file, mapped = None, self._slots[slot]
         if mapped is None or len(mapped) < max(block.nbytes, 1):
             file, mapped = shared_file(max(block.nbytes, 1))
             self._slots[slot] = mapped
         np.frombuffer(mapped, np.uint8, block.nbytes)[:] = block.reshape(-1).view(np.uint8)
-        return block.shape, block.dtype, file
-
-    def _pull(self, number: int) -> np.ndarray | None:
-        if self._next is not None and self._next[0] == number:
-            (_, found), self._next = self._next, None
-            if isinstance(found, BaseException):
-                raise found
-            block: np.ndarray | None = found
-            return block
-        assert self._raw is not None
-        if number not in self._iterators:
-            self._iterators = {number: iter(self._raw.elements[number].blocks())}
-        return next(self._iterators[number], None)
+        return slot, block.shape, block.dtype, file
 
     def prepare(self, patience_s: float) -> None:
         """Read the block after the last one while the parent is busy with that."""
@@ -130,7 +131,7 @@ class Service:
         number = next(iter(self._iterators))
         faulthandler.dump_traceback_later(patience_s, exit=True)
         try:
-            self._next = number, next(self._iterators[number], None)
+            self._next = number, self._put(number)
         except Exception as error:
             self._next = number, error
         finally:
