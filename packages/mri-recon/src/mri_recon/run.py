@@ -9,7 +9,6 @@ from typing import Any
 import numpy as np
 import torch
 from jaxtyping import Complex, Shaped
-from pydantic import Field
 from torch import Tensor
 
 from mri_io.config import Config, validate_config
@@ -18,7 +17,7 @@ from mri_io.schema import Provenance
 from mri_io.store import Element, Volume
 from mri_io.torch import check_device
 from mri_io.training import Checkpoint, load_checkpoint
-from mri_recon.classical import cg_sense, zero_filled
+from mri_recon.classical import CgSenseConfig, cg_sense, zero_filled
 from mri_recon.config import ModelConfig, RunConfig
 from mri_recon.data import input_scale
 from mri_recon.errors import ConfigError, ElementNotFoundError
@@ -29,7 +28,6 @@ from mri_recon.stored_masks import MaskConfig, stored_mask
 
 __all__ = [
     "METHODS",
-    "CgSenseConfig",
     "ZeroFilledConfig",
     "apply_network",
     "check_maps",
@@ -41,14 +39,6 @@ __all__ = [
 
 class ZeroFilledConfig(Config):
     """Zero-filled reconstruction has nothing to choose."""
-
-
-class CgSenseConfig(Config):
-    """Parameters of `mri_recon.classical.cg_sense`."""
-
-    regularisation: float = Field(default=5e-3, ge=0)
-    iterations: int = Field(default=30, ge=1)
-    tolerance: float = Field(default=1e-5, gt=0)
 
 
 def _zero_filled(kspace: Tensor, mask: Tensor, maps: Tensor | None, config: ZeroFilledConfig) -> Tensor:

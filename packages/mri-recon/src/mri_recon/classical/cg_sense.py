@@ -3,38 +3,25 @@ r"""CG-SENSE: least squares by conjugate gradients (Pruessmann 2001, doi:10.1002
 .. math:: \min_x \|A x - y\|^2 + \lambda \|x\|^2 \quad\Rightarrow\quad (A^H A + \lambda) x = A^H y
 """
 
-from dataclasses import dataclass
-
 import torch
+from pydantic import Field
 from torch import Tensor
 
+from mri_io.config import Config
+from mri_recon.classical.result import Reconstruction
 from mri_recon.errors import ConfigError
 from mri_recon.physics import SenseOperator
 from mri_recon.types import Kspace, Maps, Mask
 
-__all__ = ["CgResult", "cg_sense", "conjugate_gradient"]
+__all__ = ["CgSenseConfig", "cg_sense", "conjugate_gradient"]
 
 
-@dataclass(frozen=True)
-class CgResult:
-    """Outcome of conjugate gradients.
+class CgSenseConfig(Config):
+    """Parameters of `cg_sense`."""
 
-    Attributes
-    ----------
-    image
-        (..., y, x) for one map set, else (..., map, y, x).
-    iterations
-        Number done.
-    residual
-        Largest relative residual of the normal equations in the batch.
-    reason
-        ``"converged"`` or ``"iterations"``.
-    """
-
-    image: Tensor
-    iterations: int
-    residual: float
-    reason: str
+    regularisation: float = Field(default=5e-3, ge=0)
+    iterations: int = Field(default=30, ge=1)
+    tolerance: float = Field(default=1e-5, gt=0)
 
 
 def cg_sense(
@@ -46,7 +33,7 @@ def cg_sense(
     iterations: int = 30,
     tolerance: float = 1e-5,
     start: Tensor | None = None,
-) -> CgResult:
+) -> Reconstruction:
     """Reconstruct Cartesian multi-coil k-space; slices in the batch run together.
 
     Parameters
@@ -69,7 +56,8 @@ def cg_sense(
 
     Returns
     -------
-    CgResult
+    Reconstruction
+        Its residual is that of the normal equations, relative to their right-hand side.
 
     Raises
     ------
@@ -87,7 +75,7 @@ def cg_sense(
         first = start.unsqueeze(-3) if start.ndim == right.ndim - 1 else start
     solution, done, residual = conjugate_gradient(operator, right, regularisation, iterations, tolerance, start=first)
     image = solution[..., 0, :, :] if maps.shape[-4] == 1 else solution
-    return CgResult(image, done, residual, "converged" if residual <= tolerance else "iterations")
+    return Reconstruction(image, done, residual, "converged" if residual <= tolerance else "iterations")
 
 
 def conjugate_gradient(
