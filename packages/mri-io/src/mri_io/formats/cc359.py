@@ -57,7 +57,7 @@ class Cc359Format(Hdf5Based):
                 pattern = int(np.prod(kspace.shape[:3]))
         except FormatError:  # reading says so
             return super().memory(item)
-        return 6 * block + 2 * pattern + 2**26
+        return 7 * block + 2 * pattern + 2**27
 
     def read(self, item: SourceItem) -> RawVolume:
         """Read which samples are zero and how k-space is centred; k-space itself in blocks when it is asked for."""

@@ -71,7 +71,7 @@ class FastMriFormat(Hdf5Based):
                 largest = max(rows_at_once(array) * array.nbytes // max(1, array.shape[0]) for array in arrays)
         except FormatError:  # reading says so
             return super().memory(item)
-        return 4 * largest + 2**26
+        return 5 * largest + 2**27
 
     def read(self, item: SourceItem) -> RawVolume:
         """Read metadata; k-space and reconstructions are read in blocks of slices when they are asked for."""

@@ -97,7 +97,7 @@ class SkmTeaFormat(Hdf5Based):
         except FormatError:  # reading says so
             return super().memory(item)
         labels = 0 if len(item.files) == 1 else grid * (2 * _nifti(item.files[1]).get_data_dtype().itemsize + 3)
-        return max(5 * block, looked_at, labels) + 2**26
+        return max(6 * block, looked_at, labels) + 2**27
 
     def read(self, item: SourceItem) -> RawVolume:
         """Read what is small; k-space, maps and images in blocks of slices, one echo after the other."""
