@@ -173,6 +173,19 @@ def test_the_same_child_serves_until_it_dies(scripted):
     assert reader.memory(item) not in (first, os.getpid())
 
 
+def test_a_reading_that_is_given_up_leaves_nothing_behind(scripted, tmp_path):
+    kspace = random_kspace((40, 4, 192, 192))  # two blocks
+    item = find_items([write_fastmri(tmp_path / "a.h5", kspace)])[0]
+    reader = get_format("fastmri", isolate=True)
+    blocks = iter(reader.read(item).elements[0].blocks())
+    np.testing.assert_array_equal(next(blocks)[0], kspace[0])
+    child = children.processes[os.getpid()]
+    blocks.close()
+    again = np.concatenate([block.copy() for block in reader.read(item).elements[0].blocks()])
+    np.testing.assert_array_equal(again, kspace)
+    assert children.processes[os.getpid()] is child
+
+
 def test_a_child_that_does_not_start_says_why(scripted, monkeypatch):
     folder = scripted("nothing", "read")
     (item,) = find_items([folder])

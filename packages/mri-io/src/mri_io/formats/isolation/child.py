@@ -10,7 +10,7 @@ import subprocess
 import sys
 import tempfile
 from collections.abc import Iterator, Sequence
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -117,9 +117,43 @@ class Child:
         FormatError
             When the child dies or does not answer; `path` is what it was working on.
         """
-        try:
+        self._request(path, patience_s, request)
+        return self._answer(path, patience_s)
+
+    def blocks(self, path: Path, patience_s: float, key: int, number: int) -> Iterator[np.ndarray]:
+        """Yield the blocks of an element of the volume that was read last; each is there until the next but one."""
+        request = ("", "block", (key, number))
+        self._request(path, patience_s, request)
+        while (answer := self._answer(path, patience_s)) is not None:
+            slot, shape, dtype, file = answer
+            if file is not None:
+                with Path(file).open("r+b") as opened:
+                    self._slots[slot] = mmap.mmap(opened.fileno(), 0)
+                Path(file).unlink()
+            self._request(path, patience_s, request)  # its answer is there when it is wanted
+            try:
+                yield np.frombuffer(self._slots[slot] or b"", dtype, int(np.prod(shape))).reshape(shape)
+            except BaseException:
+                with suppress(Exception):
+                    self._answer(path, patience_s)  # belongs to nobody
+                raise
+
+    def _request(self, path: Path, patience_s: float, request: Any) -> None:
+        with self._failing(path, patience_s):
             self._send((patience_s, request))
+
+    def _answer(self, path: Path, patience_s: float) -> Any:
+        with self._failing(path, patience_s):
             answer = self._receive(patience_s + _MARGIN_S)
+        if isinstance(answer, Raised):
+            answer.again()
+        return answer
+
+    @contextmanager
+    def _failing(self, path: Path, patience_s: float) -> Iterator[None]:
+        """Say of what file it was asked when it dies or does not answer."""
+        try:
+            yield
         except _GONE as error:
             self.end()
             failure = FormatError(f"{path}: {_what_ended(self._process.returncode, error, patience_s)}")
@@ -128,19 +162,6 @@ class Child:
         except BaseException:
             self.end()  # what it would answer belongs to nobody
             raise
-        if isinstance(answer, Raised):
-            answer.again()
-        return answer
-
-    def blocks(self, path: Path, patience_s: float, key: int, number: int) -> Iterator[np.ndarray]:
-        """Yield the blocks of an element of the volume that was read last; each is there until the next but one."""
-        while (answer := self.ask(path, patience_s, ("", "block", (key, number)))) is not None:
-            slot, shape, dtype, file = answer
-            if file is not None:
-                with Path(file).open("r+b") as opened:
-                    self._slots[slot] = mmap.mmap(opened.fileno(), 0)
-                Path(file).unlink()
-            yield np.frombuffer(self._slots[slot] or b"", dtype, int(np.prod(shape))).reshape(shape)
 
     def _send(self, message: Any) -> None:
         assert self._process.stdin is not None
