@@ -9,6 +9,7 @@ from mri_recon.physics.masks import (
     equispaced_mask,
     random_mask,
 )
+from mri_recon.physics.noise import noise_level
 from mri_recon.physics.operators import LinearOperator, SenseOperator
 
 __all__ = [
@@ -24,6 +25,7 @@ __all__ = [
     "fft2c",
     "ifft1c",
     "ifft2c",
+    "noise_level",
     "random_mask",
     "root_sum_of_squares",
 ]
