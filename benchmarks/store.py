@@ -10,19 +10,17 @@ disk.
 import argparse
 import json
 import os
-import platform
 import shutil
 import statistics
-import sys
 import tempfile
 import time
 from collections.abc import Callable
-from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
 import h5py
 import numpy as np
+from timing import Table, interleaved
 from torch.utils.data import DataLoader, Dataset
 
 from mri_io import open_cohort, open_volume
@@ -72,24 +70,11 @@ def write_source(path: Path, slices: int) -> None:
         file.attrs.update({"acquisition": "BENCH", "patient_id": "x", "max": 1.0, "norm": 1.0})
 
 
-def interleaved(rounds: int, *jobs: Callable[[], None], before: Callable[[], None] = lambda: None) -> list[list[float]]:
-    """Return the seconds of each job in each round; the jobs take turns. What is to be done before does not count."""
-    seconds: list[list[float]] = [[] for _ in jobs]
-    for _ in range(rounds):
-        for job, taken in zip(jobs, seconds, strict=True):
-            before()
-            start = time.perf_counter()
-            job()
-            taken.append(time.perf_counter() - start)
-    return seconds
-
-
-class Table:
-    """Rows of the report; `failed` tells whether a target was missed."""
+class StoreTable(Table):
+    """Speeds relative to a peer's, and times that have a limit."""
 
     def __init__(self) -> None:
-        self.rows: list[tuple[str, str, str, str, str]] = []
-        self.failed = False
+        super().__init__("", "peer", "store", "ratio", "target")
 
     def ratio(self, name: str, peer: str, peer_seconds: list[float], own: list[float], size: float) -> None:
         """Add the speed relative to a peer over `size` MB."""
@@ -104,18 +89,12 @@ class Table:
         median = 1000 * statistics.median(seconds)
         self._add(name, "", f"{median:.2f} ms", "", f"{most_ms:g} ms", median <= most_ms)
 
-    def _add(self, name: str, peer: str, own: str, ratio: str, target: object, reached: bool) -> None:
-        self.failed |= not reached
+    def _add(self, name: str, peer: str, own: str, ratio: str, target: str, reached: bool) -> None:
         said = f"{target} {'reached' if reached else 'MISSED'}" if target else ""
-        self.rows.append((name, peer, own, ratio, said))
-
-    def __str__(self) -> str:
-        """Return the table in Markdown."""
-        lines = ["| | peer | store | ratio | target |", "|---|---|---|---|---|"]
-        return "\n".join([*lines, *("| " + " | ".join(row) + " |" for row in self.rows)])
+        self.row(name, peer, own, ratio, said, reached=reached)
 
 
-def slices_in_random_order(table: Table, source: Path, cohort: Path, slices: int, rounds: int) -> None:
+def slices_in_random_order(table: StoreTable, source: Path, cohort: Path, slices: int, rounds: int) -> None:
     """Read all slices in random order, in this process and in two workers of a loader.
 
     In this process as copies, which may be written to, and as windows of the file, whose pages are read when they are
@@ -153,7 +132,7 @@ def _kspace(sample: Any) -> np.ndarray:
 
 
 def _with_workers(
-    table: Table, datasets: tuple[Any, Any], order: list[int], size: float, rounds: int, *, used: bool
+    table: StoreTable, datasets: tuple[Any, Any], order: list[int], size: float, rounds: int, *, used: bool
 ) -> None:
     """Read with two loading processes, which use the slices themselves, as transforms do, or send them on."""
     options: dict[str, Any] = {
@@ -189,7 +168,7 @@ def total(batch: list[Any]) -> float:
     return float(abs(_kspace(batch[0]).sum()))
 
 
-def scan(table: Table, cohort: Path, slices: int, rounds: int) -> None:
+def scan(table: StoreTable, cohort: Path, slices: int, rounds: int) -> None:
     """Read all slices one after the other, beside a plain copy of the same bytes from the page cache."""
     element = open_cohort(cohort).volumes()[0]["kspace"]
     files = sorted(path for path in element.folder.rglob("c/*") if path.is_file())
@@ -211,7 +190,7 @@ def scan(table: Table, cohort: Path, slices: int, rounds: int) -> None:
     table.ratio("sequential scan", "copy of memory", *seconds, slices * step / 1e6)
 
 
-def conversion(table: Table, source: Path, folder: Path, rounds: int) -> None:
+def conversion(table: StoreTable, source: Path, folder: Path, rounds: int) -> None:
     """Convert the file, beside a copy of it that reaches the disk."""
     copied, cohort = folder / "copy.h5", folder / "converted"
 
@@ -236,7 +215,7 @@ def conversion(table: Table, source: Path, folder: Path, rounds: int) -> None:
     table.ratio("conversion", "copy of the file", *seconds, source.stat().st_size / 1e6)
 
 
-def metadata(table: Table, cohort: Path, folder: Path, rounds: int) -> None:
+def metadata(table: StoreTable, cohort: Path, folder: Path, rounds: int) -> None:
     """Open a volume; query an index of 10,000 volumes."""
     volume = open_cohort(cohort).volumes()[0].path
     table.limit("open a volume", interleaved(20 * rounds, lambda: open_volume(volume))[0], 5)
@@ -273,7 +252,7 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=7)
     parser.add_argument("--folder", type=Path, default=None, help="where the 5 GB go [a temporary folder]")
     options = parser.parse_args()
-    table = Table()
+    table = StoreTable()
     with tempfile.TemporaryDirectory(dir=options.folder) as name:
         folder = Path(name)
         source = folder / "file1.h5"
@@ -283,10 +262,7 @@ def main() -> None:
         slices_in_random_order(table, source, folder / "cohort", options.slices, options.rounds)
         scan(table, folder / "cohort", options.slices, options.rounds)
         metadata(table, folder / "cohort", folder, options.rounds)
-    packages = ", ".join(f"{p} {version(p)}" for p in ("zarr", "h5py", "numpy", "torch"))
-    print(f"{platform.machine()}, {os.cpu_count()} cores, Python {platform.python_version()}, {packages}\n")
-    print(table)
-    sys.exit(table.failed)
+    table.print_and_exit("zarr", "h5py", "numpy", "torch")
 
 
 if __name__ == "__main__":
