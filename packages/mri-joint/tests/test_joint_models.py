@@ -20,7 +20,7 @@ from mri_joint.resolve import load_run_config
 from mri_joint.testing import tiny_config, tiny_starts
 from mri_joint.training import JointTask
 from mri_recon.data import ExampleTransform as ReconTransform
-from mri_recon.run import load_network as load_reconstruction
+from mri_recon.inference import load_network as load_reconstruction
 from mri_seg.inference import load_network as load_segmentation
 
 LABELS = {1: "outer", 2: "inner"}

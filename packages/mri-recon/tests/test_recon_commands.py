@@ -12,12 +12,13 @@ from mri_io.testing import tiny_cohort
 from mri_io.training import load_checkpoint
 from mri_recon.calibrate import calibrate
 from mri_recon.calibration import EspiritConfig
-from mri_recon.classical import CgSenseConfig
+from mri_recon.classical import CgSenseConfig, ZeroFilledConfig
 from mri_recon.config import RunConfig
 from mri_recon.errors import ConfigError, ElementNotFoundError, ShapeError
+from mri_recon.inference import load_network
 from mri_recon.networks import VarNet
 from mri_recon.physics import MASKS, random_mask
-from mri_recon.run import ZeroFilledConfig, load_network, run
+from mri_recon.run import run
 from mri_recon.sampling import Samples
 from mri_recon.stored_masks import MaskConfig
 from mri_recon.training import train

@@ -10,10 +10,10 @@ from mri_recon.config import RunConfig, VarNetConfig
 from mri_recon.cropping import center_crop
 from mri_recon.data import ExampleTransform, masks_of_batch
 from mri_recon.errors import ShapeError
+from mri_recon.inference import apply_network
 from mri_recon.losses import LOSSES
 from mri_recon.networks import VarNet, build_network
 from mri_recon.physics import combine, equispaced_mask, expand, fft2c, ifft2c
-from mri_recon.run import apply_network
 from mri_recon.testing import complex_normal
 from mri_recon.training import HIGHEST_PSNR, mean_psnr
 

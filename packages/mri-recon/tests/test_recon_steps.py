@@ -55,7 +55,8 @@ def test_estimates_grow_with_the_data(cohort):
     slice_bytes = volume["kspace"].nbytes // 2
     assert calibration_memory(volume, 2) - calibration_memory(volume, 1) == 4 * slice_bytes
     base = reconstruction_memory(volume)
-    assert base > 10 * slice_bytes
+    assert base > 20 * slice_bytes  # a method takes both slices together, a network one
+    base -= 10 * slice_bytes
     estimated = reconstruction_memory(volume, VarNetConfig(sens_channels=8, channels=4))
     stored = reconstruction_memory(volume, VarNetConfig(coil_maps="stored", channels=4))
     pixels = slice_bytes // 8 // 3

@@ -14,8 +14,10 @@ from mri_io.torch import check_device
 from mri_joint.errors import ConfigError
 from mri_joint.memory import joint_memory
 from mri_joint.models import load_network
-from mri_recon.run import apply_network, check_maps, reconstruct_slices
-from mri_recon.sampling import Samples
+from mri_recon.classical import Reconstruction
+from mri_recon.inference import apply_network, check_maps
+from mri_recon.planes import Planes
+from mri_recon.reconstruct import reconstruct_planes
 from mri_recon.stored_masks import MaskConfig, stored_mask
 from mri_seg.inference import predict
 
@@ -34,7 +36,7 @@ class _ProcessVolume(LoadsOnce):
     def __call__(self, volume: Volume) -> dict[str, Any]:
         network, config, checkpoint = self.loaded
         kspace = volume["kspace"]
-        samples = Samples(volume, kspace, stored_mask(volume, self.mask))
+        planes = Planes(volume, kspace, stored_mask(volume, self.mask))
         maps = None
         if config.reconstruction.coil_maps == "stored":
             name = self.options["maps"]
@@ -42,7 +44,7 @@ class _ProcessVolume(LoadsOnce):
         replace: bool = self.options["replace"]
         image_path, label_path = f"recon/{self.name}", f"seg/{self.name}"
         settings = {key: getattr(config, key).model_dump(mode="json") for key in ("reconstruction", "segmentation")}
-        inputs = [kspace, *samples.masks, *([] if maps is None else [maps])]
+        inputs = [kspace, *planes.samples.masks, *([] if maps is None else [maps])]
         made = Provenance.of("mri-joint", "reconstruct", settings, inputs=inputs, weights_sha256=checkpoint.sha256)
         present = already_there(volume, image_path, made, replace=replace)
         if not present and not replace and label_path in volume:
@@ -51,12 +53,12 @@ class _ProcessVolume(LoadsOnce):
             )
         if not present:
 
-            def reconstruct(kspace: Tensor, mask: Tensor, maps: Tensor | None) -> Tensor:
-                return apply_network(network.reconstruction, kspace, mask, maps)
+            def reconstruct(kspace: Tensor, mask: Tensor, maps: Tensor | None) -> Reconstruction:
+                return Reconstruction(apply_network(network.reconstruction, kspace, mask, maps))
 
-            images = np.stack(reconstruct_slices(reconstruct, kspace, samples, maps, self.options["device"]))
+            outcome = reconstruct_planes(reconstruct, planes, maps, self.options["device"])
+            images, dims = planes.images(outcome.images)
             affine = known_affine(volume, images.shape)
-            dims = ("slice", "y", "x")
             volume.write(image_path, images, dims=dims, provenance=made, affine=affine, replace=replace)
         image = volume[image_path]
         made = Provenance.of("mri-joint", "segment", settings, inputs=[image], weights_sha256=checkpoint.sha256)

@@ -71,13 +71,13 @@ def run(
     """Reconstruct by a classical method or a trained network."""
     from mri_io.config import load_config
     from mri_recon.errors import ConfigError
-    from mri_recon.run import METHODS
+    from mri_recon.methods import METHODS
     from mri_recon.run import run as run_cohort
     from mri_recon.stored_masks import MaskConfig
 
     if checkpoint is not None and set_:
         raise ConfigError("--set: a checkpoint has its own configuration. Leave --set out.")
-    config = load_config(METHODS[method][0], None, set_ or ()) if method in METHODS else None
+    config = load_config(METHODS[method].load()[0], None, set_ or ()) if method in METHODS else None
     summary = run_cohort(
         cohort,
         method=method,

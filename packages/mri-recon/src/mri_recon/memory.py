@@ -6,9 +6,13 @@ Measured with 4 to 30 coils and slices of k-space of 3 to 57 MB.
 import math
 from typing import Any
 
+from mri_io.schema.elements import SERIES
 from mri_io.store import Volume
 
-__all__ = ["calibration_memory", "reconstruction_memory"]
+__all__ = ["BATCH_BYTES", "calibration_memory", "reconstruction_memory"]
+
+BATCH_BYTES = 16 * 2**20
+"""K-space of planes that are reconstructed together: small ones gain by it, large ones fill the processor alone."""
 
 _TORCH = 100 * 10**6
 """Torch imported, and what its first operations keep."""
@@ -31,17 +35,23 @@ def calibration_memory(volume: Volume, maps: int = 1) -> int:
 
 
 def reconstruction_memory(volume: Volume, network: Any = None) -> int:
-    """Return the bytes that reconstructing a volume slice by slice needs.
+    """Return the bytes that reconstructing a volume plane by plane needs.
 
     Parameters
     ----------
     volume
-        Its k-space counts: a slice, its maps and what the operators make of them, ten times in all, and three times
-        the reconstruction.
+        Its k-space counts: the planes of a batch of all members of a series, their maps and what the operators make of
+        them, ten times in all, and three times the reconstruction; all of a volume that is encoded in three dimensions.
     network
         Configuration of a network: twice the features of a U-Net at the full size, with estimated maps of every coil.
     """
     kspace, images = _sizes(volume)
+    dims, shape = volume["kspace"].dims, volume["kspace"].shape
+    members = math.prod(length for name, length in zip(dims, shape, strict=True) if name in SERIES)
+    batch = kspace * members
+    if network is None:
+        batch = min(max(batch, BATCH_BYTES), 8 * math.prod(shape))
+    whole = 8 * math.prod(shape) if "kz" in dims else 0
     features = 0
     if network is not None:
         pixels = math.prod(volume["kspace"].shape[-2:])
@@ -49,4 +59,4 @@ def reconstruction_memory(volume: Volume, network: Any = None) -> int:
         if network.coil_maps == "estimated":
             widths.append(network.sens_channels * volume["kspace"].shape[-3])
         features = 2 * 4 * pixels * max(widths)
-    return _TORCH + 10 * kspace + 3 * images + features
+    return _TORCH + 10 * batch + 3 * images + whole + features

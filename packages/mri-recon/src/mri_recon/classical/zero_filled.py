@@ -3,10 +3,16 @@
 from jaxtyping import Shaped
 from torch import Tensor
 
+from mri_io.config import Config
+from mri_recon.classical.result import Reconstruction
 from mri_recon.physics import combine, ifft2c, root_sum_of_squares
-from mri_recon.types import Kspace, Maps
+from mri_recon.types import Kspace, Maps, Mask
 
-__all__ = ["zero_filled"]
+__all__ = ["ZeroFilledConfig", "reconstruct_zero_filled", "zero_filled"]
+
+
+class ZeroFilledConfig(Config):
+    """Zero-filled reconstruction has nothing to choose."""
 
 
 def zero_filled(kspace: Kspace, maps: Maps | None = None) -> Shaped[Tensor, "*batch y x"]:
@@ -27,3 +33,12 @@ def zero_filled(kspace: Kspace, maps: Maps | None = None) -> Shaped[Tensor, "*ba
     """
     coil_images = ifft2c(kspace)
     return root_sum_of_squares(coil_images) if maps is None else combine(coil_images, maps)[..., 0, :, :]
+
+
+def reconstruct_zero_filled(kspace: Kspace, mask: Mask, maps: Maps | None = None) -> Reconstruction:
+    """Return `zero_filled` as the other methods return theirs: with several map sets one image for each."""
+    coil_images = ifft2c(kspace)
+    if maps is None:
+        return Reconstruction(root_sum_of_squares(coil_images))
+    images = combine(coil_images, maps)
+    return Reconstruction(images[..., 0, :, :] if maps.shape[-4] == 1 else images)
