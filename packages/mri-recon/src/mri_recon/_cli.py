@@ -7,6 +7,7 @@ import typer
 
 from mri_io import options
 from mri_recon import mask_options
+from mri_recon.methods import METHODS, method_lines
 
 app = typer.Typer(help="Reconstruct images from k-space: calibrate, run, train, evaluate.", no_args_is_help=True)
 
@@ -49,10 +50,10 @@ def calibrate(
     raise typer.Exit(0 if summary.ok else 1)
 
 
-@app.command()
+@app.command(epilog=f"\b\nMethods:\n{method_lines()}")
 def run(
     cohort: options.Cohort,
-    method: Annotated[str | None, typer.Option(help="zero-filled or cg-sense.")] = None,
+    method: Annotated[str | None, typer.Option(help="A method, see below.")] = None,
     checkpoint: Annotated[Path | None, typer.Option(help="model.ckpt of a run, in place of a method.")] = None,
     mask: mask_options.Mask = None,
     acceleration: mask_options.Acceleration = None,
@@ -71,7 +72,6 @@ def run(
     """Reconstruct by a classical method or a trained network."""
     from mri_io.config import load_config
     from mri_recon.errors import ConfigError
-    from mri_recon.methods import METHODS
     from mri_recon.run import run as run_cohort
     from mri_recon.stored_masks import MaskConfig
 

@@ -3,9 +3,10 @@
 from collections.abc import Callable
 from dataclasses import dataclass
 from importlib import import_module
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from mri_io.config import Config
+if TYPE_CHECKING:
+    from mri_io.config import Config
 
 __all__ = ["METHODS", "Method", "method_lines"]
 
@@ -36,7 +37,7 @@ class Method:
     default_maps: str = "espirit"
     series: bool = False
 
-    def load(self) -> tuple[type[Config], Callable[..., Any]]:
+    def load(self) -> "tuple[type[Config], Callable[..., Any]]":
         """Return configuration and function."""
         return _load(self.config), _load(self.function)
 
