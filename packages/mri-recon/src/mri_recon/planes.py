@@ -124,8 +124,8 @@ class Planes:
             measured = self.element[(*[slice(None)] * len(self.series), number)]
             kspace = torch.from_numpy(measured.reshape(-1, *measured.shape[-3:]))
         else:
-            kspace = self._transformed[number]
-        return Plane(kspace * mask, mask)
+            kspace = self._transformed[number].clone()
+        return Plane(kspace.mul_(mask), mask)
 
     def __iter__(self) -> Iterator[Plane]:
         """Yield all planes."""

@@ -101,17 +101,15 @@ def reconstruct_planes(
     with torch.inference_mode():
         for first in range(0, len(planes), at_once):
             numbers = range(first, min(first + at_once, len(planes)))
-            found = [planes.plane(number) for number in numbers]
-            kspace = torch.stack([plane.kspace for plane in found]).to(device)
-            mask = _stacked([plane.mask for plane in found]).to(device)
-            s = None if maps is None else torch.stack([planes.maps(maps, n) for n in numbers]).to(device)
+            kspace, mask, s = _batch(planes, maps, numbers, device)
             if series:
                 s = None if s is None else s[:, None]
                 result = reconstruct(kspace, mask, s)
                 images = result.image
             else:
                 members = kspace.shape[1]
-                s = None if s is None else s.repeat_interleave(members, dim=0)
+                if s is not None and members > 1:
+                    s = s.repeat_interleave(members, dim=0)
                 result = reconstruct(kspace.flatten(0, 1), mask.flatten(0, 1), s)
                 images = result.image.unflatten(0, (len(numbers), members))
             if images.ndim == 5:  # several map sets
@@ -120,6 +118,15 @@ def reconstruct_planes(
     return outcome
 
 
-def _stacked(masks: list[Tensor]) -> Tensor:
-    shape = torch.broadcast_shapes(*(mask.shape for mask in masks))
-    return torch.stack([mask.expand(shape) for mask in masks])
+def _batch(planes: Planes, maps: Element | None, numbers: range, device: str) -> tuple[Tensor, Tensor, Tensor | None]:
+    """Return k-space, masks and maps of some planes; nothing else of them is kept."""
+    found = [planes.plane(number) for number in numbers]
+    shape = torch.broadcast_shapes(*(plane.mask.shape for plane in found))
+    mask = _stacked([plane.mask.expand(shape) for plane in found]).to(device)
+    kspace = _stacked([plane.kspace for plane in found]).to(device)
+    s = None if maps is None else _stacked([planes.maps(maps, number) for number in numbers]).to(device)
+    return kspace, mask, s
+
+
+def _stacked(tensors: list[Tensor]) -> Tensor:
+    return tensors[0][None] if len(tensors) == 1 else torch.stack(tensors)
