@@ -8,9 +8,10 @@ from pydantic import Field
 from torch import Tensor
 
 from mri_io.config import Config
+from mri_io.errors import NonFiniteError
 from mri_recon.classical.result import Reconstruction
 from mri_recon.errors import ConfigError
-from mri_recon.physics import SenseOperator
+from mri_recon.physics import LinearOperator, SenseOperator
 from mri_recon.types import Kspace, Maps, Mask
 
 __all__ = ["CgSenseConfig", "cg_sense", "conjugate_gradient"]
@@ -63,13 +64,17 @@ def cg_sense(
     ------
     ConfigError
         For a negative regularisation, or no iterations.
+    NonFiniteError
+        When k-space or maps hold NaN or infinity.
     """
     if regularisation < 0 or iterations < 1:
         raise ConfigError(
             f"cg-sense: expected regularisation >= 0 and iterations >= 1, got {regularisation}, {iterations}."
         )
-    operator = SenseOperator(maps, mask)
-    right = operator.adjoint(kspace)
+    operator, data = SenseOperator(maps, mask).reduced(kspace)
+    right = operator.adjoint(data)
+    if not bool(torch.isfinite(torch.view_as_real(right)).all()):
+        raise NonFiniteError("cg-sense: expected finite k-space and maps, got NaN or infinity.")
     first = None
     if start is not None:
         first = start.unsqueeze(-3) if start.ndim == right.ndim - 1 else start
@@ -79,43 +84,62 @@ def cg_sense(
 
 
 def conjugate_gradient(
-    operator: SenseOperator,
+    operator: LinearOperator,
     right: Tensor,
     regularisation: float | Tensor,
     iterations: int,
     tolerance: float,
     *,
     start: Tensor | None = None,
+    dims: tuple[int, ...] = (-3, -2, -1),
 ) -> tuple[Tensor, int, float]:
     """Solve ``(A^H A + lambda) x = b`` for every batch element by conjugate gradients.
 
-    Hestenes and Stiefel 1952, doi:10.6028/jres.049.044. Each batch element has its own step sizes, so the result does
-    not depend on what else is in the batch.
+    Hestenes and Stiefel 1952, doi:10.6028/jres.049.044. Each batch element has its own step sizes and its own unit, the
+    largest magnitude of b, so the result depends neither on what else is in the batch nor on the units.
+
+    Parameters
+    ----------
+    operator
+        Any whose `normal` takes b.
+    right
+        b, (..., map, y, x).
+    regularisation
+        lambda, one for all or one per batch element (..., 1, 1, 1).
+    iterations, tolerance, start
+        As of `cg_sense`.
+    dims
+        Dimensions of one batch element; the others are the batch.
 
     Returns
     -------
     x, iterations, residual
         The residual is the largest over the batch, relative to the norm of b.
     """
-    dims = (-3, -2, -1)
 
     def dot(a: Tensor, b: Tensor) -> Tensor:
         return (a.conj() * b).real.sum(dim=dims, keepdim=True)
 
-    x = torch.zeros_like(right) if start is None else start
-    r = right.clone() if start is None else right - operator.normal(x) - regularisation * x
+    def over(a: Tensor, b: Tensor) -> Tensor:
+        return torch.where(b > 0, a / torch.where(b > 0, b, torch.ones_like(b)), torch.zeros_like(a))
+
+    unit = right.abs().amax(dim=dims, keepdim=True)
+    unit = torch.where(unit > 0, unit, torch.ones_like(unit))
+    right = right / unit
+    x = torch.zeros_like(right) if start is None else start / unit
+    r = right if start is None else right - operator.normal(x) - regularisation * x
     p = r
-    norm = dot(right, right).clamp_min(torch.finfo(right.real.dtype).tiny)
-    squared = dot(r, r)
+    norm, squared = dot(right, right), dot(r, r)
+    residual = float(over(squared, norm).max())
     done = 0
-    while done < iterations and float((squared / norm).max()) > tolerance**2:
+    while done < iterations and residual > tolerance**2:
         q = operator.normal(p) + regularisation * p
-        curvature = dot(p, q)
-        step = torch.where(curvature > 0, squared / curvature.clamp_min(1e-38), torch.zeros_like(curvature))
+        step = over(squared, dot(p, q))
         x = x + step * p
         r = r - step * q
         fresh = dot(r, r)
-        p = r + torch.where(squared > 0, fresh / squared.clamp_min(1e-38), torch.zeros_like(fresh)) * p
+        p = r + over(fresh, squared) * p
         squared = fresh
+        residual = float(over(squared, norm).max())
         done += 1
-    return x, done, float((squared / norm).max()) ** 0.5
+    return x * unit, done, residual**0.5

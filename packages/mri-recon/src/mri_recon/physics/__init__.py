@@ -1,7 +1,7 @@
 """The physics of acquisition: Fourier transform, coils, sampling, and their composition."""
 
 from mri_recon.physics.coils import combine, expand, root_sum_of_squares
-from mri_recon.physics.fourier import fft1c, fft2c, ifft1c, ifft2c
+from mri_recon.physics.fourier import fft1c, fft2c, fftc, ifft1c, ifft2c, ifftc
 from mri_recon.physics.masks import (
     MASKS,
     calibration_region,
@@ -10,11 +10,20 @@ from mri_recon.physics.masks import (
     random_mask,
 )
 from mri_recon.physics.noise import noise_level
-from mri_recon.physics.operators import LinearOperator, SenseOperator
+from mri_recon.physics.operators import (
+    CoilOperator,
+    FourierOperator,
+    LinearOperator,
+    SamplingOperator,
+    SenseOperator,
+)
 
 __all__ = [
     "MASKS",
+    "CoilOperator",
+    "FourierOperator",
     "LinearOperator",
+    "SamplingOperator",
     "SenseOperator",
     "calibration_region",
     "combine",
@@ -23,8 +32,10 @@ __all__ = [
     "expand",
     "fft1c",
     "fft2c",
+    "fftc",
     "ifft1c",
     "ifft2c",
+    "ifftc",
     "noise_level",
     "random_mask",
     "root_sum_of_squares",

@@ -7,13 +7,14 @@ become a multiplication with alternating signs (the phase ``exp(i pi n)``) befor
 rolls.
 """
 
+from collections.abc import Sequence
 from functools import lru_cache
 
 import torch
 from jaxtyping import Complex
 from torch import Tensor
 
-__all__ = ["fft1c", "fft2c", "ifft1c", "ifft2c"]
+__all__ = ["centre_phase", "fft1c", "fft2c", "fftc", "ifft1c", "ifft2c", "ifftc"]
 
 
 @lru_cache(maxsize=64)
@@ -28,30 +29,80 @@ def _signs(length: int, inverse_constant: bool, dtype: torch.dtype, device: torc
 
 
 def _modulation(x: Tensor, dims: tuple[int, ...], *, constant: bool) -> Tensor:
-    real = x.real.dtype
-    shape = [1] * x.ndim
+    """Return the product of the signs of some axes, of size one along the others."""
     factor: Tensor | None = None
     for dim in dims:
-        signs = _signs(x.shape[dim], constant, real, x.device)
-        view = shape.copy()
-        view[dim] = -1
-        factor = signs.view(view) if factor is None else factor * signs.view(view)
+        shape = [1] * x.ndim
+        shape[dim] = -1
+        signs = _signs(x.shape[dim], constant, x.real.dtype, x.device).view(shape)
+        factor = signs if factor is None else factor * signs
     assert factor is not None
-    return x * factor
+    return factor
 
 
 def _transform(x: Tensor, dims: tuple[int, ...], *, inverse: bool) -> Tensor:
+    if not dims:
+        return x
     function = torch.fft.ifftn if inverse else torch.fft.fftn
     even = tuple(dim for dim in dims if x.shape[dim] % 2 == 0)
     odd = tuple(dim for dim in dims if x.shape[dim] % 2)
     if odd:
         x = torch.fft.ifftshift(x, dim=odd)
     if even:
-        x = _modulation(x, even, constant=True)
+        x = x * _modulation(x, even, constant=True)
     x = function(x, dim=dims, norm="ortho")
     if even:
-        x = _modulation(x, even, constant=False)
+        x = x.mul_(_modulation(x, even, constant=False))  # in place: nothing else holds the transform
     return torch.fft.fftshift(x, dim=odd) if odd else x
+
+
+def centre_phase(x: Tensor, dim: int) -> Tensor:
+    r"""Return what the centre of the image means in k-space, :math:`\exp(2 \pi i k c / N)`, origin of k first.
+
+    ``fft(ifftshift(x)) = centre_phase * fft(x)`` along the axis.
+
+    Parameters
+    ----------
+    x
+        Complex; the length of its axis `dim`, its type and device are used.
+    dim
+        The axis.
+
+    Returns
+    -------
+    Tensor
+        Complex, broadcastable to `x`.
+    """
+    length = x.shape[dim]
+    shape = [1] * x.ndim
+    shape[dim] = -1
+    # k c modulo N in integers: the product itself would lose digits of the angle.
+    turns = (torch.arange(length, device=x.device) * (length // 2)) % max(length, 1)
+    angle = (2 * torch.pi / max(length, 1)) * turns.to(torch.float64)
+    return torch.polar(torch.ones_like(angle), angle).to(x.dtype).view(shape)
+
+
+def fftc(image: Complex[Tensor, "*batch"], dims: Sequence[int]) -> Complex[Tensor, "*batch"]:
+    """Transform images to k-space over any axes.
+
+    Parameters
+    ----------
+    image
+        Complex, of any shape.
+    dims
+        Axes to transform; none: the image itself.
+
+    Returns
+    -------
+    Tensor
+        Of the same shape, centred along `dims`, same energy.
+    """
+    return _transform(image, tuple(dims), inverse=False)
+
+
+def ifftc(kspace: Complex[Tensor, "*batch"], dims: Sequence[int]) -> Complex[Tensor, "*batch"]:
+    """Transform k-space to images over any axes; inverse and adjoint of `fftc`."""
+    return _transform(kspace, tuple(dims), inverse=True)
 
 
 def fft2c(image: Complex[Tensor, "*batch y x"]) -> Complex[Tensor, "*batch y x"]:
