@@ -6,13 +6,10 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from mri_recon.errors import ConfigError, ShapeError
+from mri_recon.errors import ShapeError
 from mri_recon.physics import (
-    MASKS,
     SenseOperator,
-    calibration_region,
     combine,
-    equispaced_mask,
     expand,
     fft1c,
     fft2c,
@@ -117,39 +114,3 @@ def test_shapes_that_do_not_fit_are_refused() -> None:
         SenseOperator(maps, torch.ones(4, 5))
     with pytest.raises(ShapeError, match="maps: expected"):
         SenseOperator(maps.real, torch.ones(1, 6))
-
-
-@pytest.mark.parametrize("kind", sorted(MASKS))
-def test_masks_sample_the_centre_and_are_reproducible(kind: str) -> None:
-    mask = MASKS[kind](160, 4, 0.08, 3)
-    assert mask.dtype == np.uint8
-    assert mask[74:87].all()  # 13 lines around the centre
-    np.testing.assert_array_equal(mask, MASKS[kind](160, 4, 0.08, 3))
-    assert 2.5 < 160 / mask.sum() < 5
-    with pytest.raises(ConfigError, match="acceleration >= 1"):
-        MASKS[kind](160, 0.5, 0.08, 0)
-
-
-def test_only_equispaced_lines_need_an_integer_acceleration() -> None:
-    """Cut to an integer, 4.7 would be stored under a name that says 4.7."""
-    with pytest.raises(ConfigError, match=r"acceleration: expected an integer for equispaced.*got 4\.7"):
-        equispaced_mask(160, 4.7, 0.08, 0)
-    np.testing.assert_array_equal(equispaced_mask(160, 4.0, 0.08, 0), equispaced_mask(160, 4, 0.08, 0))
-    for kind in ("equispaced-fraction", "random"):
-        achieved = np.mean([160 / MASKS[kind](160, 4.7, 0.08, seed).sum() for seed in range(40)])
-        assert achieved == pytest.approx(4.7, rel=0.06)
-
-
-def test_calibration_region_is_the_fully_sampled_rectangle() -> None:
-    mask = equispaced_mask(160, 4, 0.08, offset=1)
-    rows, columns = calibration_region(mask[None])
-    assert rows == slice(None)
-    assert mask[columns].all()
-    assert not mask[columns.start - 1]
-    assert not mask[columns.stop]
-    grid = np.zeros((40, 30), np.uint8)
-    grid[::2, ::2] = 1
-    grid[12:26, 9:21] = 1
-    assert calibration_region(grid) == (slice(12, 26), slice(9, 21))
-    with pytest.raises(ConfigError, match="centre of k-space"):
-        calibration_region(np.zeros((4, 4)))

@@ -450,7 +450,7 @@ def test_masks_that_fit_nothing_are_refused(cohort):
         (
             ["run", "--method", "cg-sense", "--mask", "none", "--acceleration", "8", "--mask-seed", "1"],
             2,
-            "acceleration, seed: expected only with a mask that is made (equispaced, equispaced-fraction, random)",
+            "acceleration, seed: expected only with a mask that is made (equispaced, equispaced-fraction, random, ",
         ),
         (["run", "--method", "cg-sense", "--center-fraction", "0.1"], 2, "got with the mask acquired. Leave out, or"),
         (["run", "--method", "cg-sense", "--mask", "equispaced", "--acceleration", "4.7"], 2, "expected an integer"),

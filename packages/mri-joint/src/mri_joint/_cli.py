@@ -42,6 +42,7 @@ def run(
     acceleration: mask_options.Acceleration = None,
     center_fraction: mask_options.CenterFraction = None,
     mask_seed: mask_options.MaskSeed = None,
+    mask_set: mask_options.MaskSet = None,
     maps: Annotated[str | None, typer.Option(help="Coil maps sens/NAME [those of the training].")] = None,
     name: Annotated[str | None, typer.Option(help="The results are recon/NAME and seg/NAME.")] = None,
     split: options.PartSplit = None,
@@ -58,7 +59,7 @@ def run(
     summary = run_network(
         cohort,
         checkpoint,
-        mask=MaskConfig.of_options(mask, acceleration, center_fraction, mask_seed),
+        mask=MaskConfig.of_options(mask, acceleration, center_fraction, mask_seed, mask_set),
         maps=maps,
         name=name,
         split=split,

@@ -11,18 +11,27 @@ from mri_recon.errors import ConfigError
 __all__ = ["DataConfig", "ModelConfig", "RunConfig", "SamplingConfig", "VarNetConfig", "check_acceleration"]
 
 
+INTEGER_MASKS = {
+    "equispaced": "equispaced-fraction or random",
+    "equispaced-2d": "gaussian-2d or poisson",
+    "caipirinha": "gaussian-2d or poisson",
+    "kt-equispaced": "kt-gaussian",
+}
+"""Kinds of masks on a lattice, and what takes other accelerations."""
+
+
 def check_acceleration(kind: str, acceleration: float) -> None:
-    """Check that a kind of mask can be made for an acceleration: `equispaced` takes integers, the others any.
+    """Check that a kind of mask can be made for an acceleration: `INTEGER_MASKS` take integers, the others any.
 
     Raises
     ------
     ConfigError
         When it cannot.
     """
-    if kind == "equispaced" and acceleration != int(acceleration):
+    if kind in INTEGER_MASKS and acceleration != int(acceleration):
         raise ConfigError(
-            f"acceleration: expected an integer for equispaced, whose lines are that far apart, got {acceleration:g}. "
-            "Use equispaced-fraction or random for other accelerations."
+            f"acceleration: expected an integer for {kind}, whose samples are that far apart, got {acceleration:g}. "
+            f"Use {INTEGER_MASKS[kind]} for other accelerations."
         )
 
 

@@ -1,27 +1,48 @@
-"""One-dimensional sampling masks, equal to fastMRI's for the same seed, and the calibration region of any mask.
+"""Masks of lines, equal to fastMRI's for the same seed.
 
 The three classes of fastMRI (Zbontar et al. 2018, arXiv:1811.08839; https://github.com/facebookresearch/fastMRI)
 draw from `numpy.random.RandomState`; the order of draws here is the same, so that published masks are reproduced bit
 for bit.
 """
 
-from collections.abc import Callable
+from typing import Literal
 
 import numpy as np
 from numpy.random import RandomState
+from pydantic import Field
 
 from mri_recon.config import check_acceleration
 from mri_recon.errors import ConfigError
+from mri_recon.physics.masks.common import MaskSettings, centre
 
 __all__ = [
-    "MASKS",
-    "calibration_region",
+    "EquispacedConfig",
+    "LineSettings",
+    "LinesConfig",
     "equispaced_fraction_mask",
     "equispaced_mask",
     "random_mask",
 ]
 
-MaskFunction = Callable[..., np.ndarray]
+
+class LineSettings(MaskSettings):
+    """What every mask of lines can be told."""
+
+    axis: Literal["kx", "ky"] = Field(default="kx", description="the axis along which lines are chosen")
+
+
+class LinesConfig(LineSettings):
+    """Lines drawn at random."""
+
+    acceleration: float = Field(default=4, ge=1)
+    center_fraction: float = Field(default=0.08, gt=0, le=1)
+    seed: int = Field(default=0, ge=0, lt=2**32)
+
+
+class EquispacedConfig(LinesConfig):
+    """Lines at a spacing."""
+
+    offset: int | None = Field(default=None, ge=0, description="first line; drawn when left out")
 
 
 def _start(
@@ -33,15 +54,13 @@ def _start(
             "mask: expected columns >= 1, acceleration >= 1 and 0 < center_fraction <= 1, "
             f"got {columns}, {acceleration}, {center_fraction}."
         )
-    rng = RandomState()
-    rng.seed(seed)
+    rng = RandomState(seed)
     # fastMRI chooses among its list of (acceleration, centre fraction) pairs, here of one.
     rng.randint(1)
-    low = round(columns * center_fraction)
-    centre = np.zeros(columns, dtype=bool)
-    pad = (columns - low + 1) // 2
-    centre[pad : pad + low] = True
-    return rng, low, centre
+    lines = np.zeros(columns, dtype=bool)
+    inside = centre(columns, center_fraction)
+    lines[inside] = True
+    return rng, inside.stop - inside.start, lines
 
 
 def random_mask(
@@ -65,9 +84,9 @@ def random_mask(
     numpy.ndarray
         uint8 (columns,), 1 where sampled.
     """
-    rng, low, centre = _start(columns, acceleration, center_fraction, seed)
+    rng, low, lines = _start(columns, acceleration, center_fraction, seed)
     probability = (columns / acceleration - low) / (columns - low) if columns > low else 0.0
-    return np.asarray((rng.uniform(size=columns) < probability) | centre, dtype=np.uint8)
+    return np.asarray((rng.uniform(size=columns) < probability) | lines, dtype=np.uint8)
 
 
 def equispaced_mask(
@@ -87,13 +106,12 @@ def equispaced_mask(
     ConfigError
         When the acceleration is no integer, or a parameter is out of range.
     """
-    rng, _, centre = _start(columns, acceleration, center_fraction, seed)
+    rng, _, lines = _start(columns, acceleration, center_fraction, seed)
     check_acceleration("equispaced", acceleration)
     step = int(acceleration)
     first = rng.randint(0, high=step) if offset is None else offset
-    mask = centre.copy()
-    mask[first::step] = True
-    return mask.astype(np.uint8)
+    lines[first::step] = True
+    return lines.astype(np.uint8)
 
 
 def equispaced_fraction_mask(
@@ -108,7 +126,7 @@ def equispaced_fraction_mask(
     fastMRI's EquispacedMaskFractionFunc; the spacing is not an integer, so the lines are only nearly equidistant. See
     `equispaced_mask` for the parameters.
     """
-    rng, low, centre = _start(columns, acceleration, center_fraction, seed)
+    rng, low, lines = _start(columns, acceleration, center_fraction, seed)
     if low * acceleration >= columns:
         raise ConfigError(
             f"mask: the centre of {low} lines alone exceeds {columns} / {acceleration} lines; "
@@ -116,66 +134,5 @@ def equispaced_fraction_mask(
         )
     spacing = (acceleration * (low - columns)) / (low * acceleration - columns)
     first = rng.randint(0, high=round(spacing)) if offset is None else offset
-    lines = np.around(np.arange(first, columns - 1, spacing)).astype(np.uint)
-    mask = centre.copy()
-    mask[lines] = True
-    return mask.astype(np.uint8)
-
-
-MASKS: dict[str, MaskFunction] = {
-    "equispaced": equispaced_mask,
-    "equispaced-fraction": equispaced_fraction_mask,
-    "random": random_mask,
-}
-"""Mask functions by the name that commands and configurations use."""
-
-
-def calibration_region(mask: np.ndarray) -> tuple[slice, slice]:
-    """Return the largest fully sampled rectangle around the centre of k-space.
-
-    Parameters
-    ----------
-    mask
-        (ky, kx), or (1, kx) or (ky, 1) where one axis is fully sampled.
-
-    Returns
-    -------
-    tuple of slice
-        Rows and columns; a fully sampled axis gives all of it, ``slice(None)``.
-
-    Raises
-    ------
-    ConfigError
-        When the centre itself is not sampled.
-    """
-    sampled = np.asarray(mask) != 0
-    if not sampled[sampled.shape[0] // 2, sampled.shape[1] // 2]:
-        raise ConfigError("calibration: the centre of k-space is not sampled; give maps from another scan.")
-    if sampled.shape[0] == 1 or sampled.shape[1] == 1:
-        low, high = _run_around_centre(sampled.ravel())
-        line = slice(low, high)
-        return (slice(None), line) if sampled.shape[0] == 1 else (line, slice(None))
-    rows = [sampled.shape[0] // 2, sampled.shape[0] // 2 + 1]
-    columns = [sampled.shape[1] // 2, sampled.shape[1] // 2 + 1]
-    grown = True
-    while grown:
-        grown = False
-        for bounds, step in ((rows, -1), (rows, 1), (columns, -1), (columns, 1)):
-            trial = [list(rows), list(columns)]
-            target = trial[0] if bounds is rows else trial[1]
-            target[0 if step < 0 else 1] += step
-            (top, bottom), (left, right) = trial
-            inside = min(top, left) >= 0 and bottom <= sampled.shape[0] and right <= sampled.shape[1]
-            if inside and sampled[top:bottom, left:right].all():
-                bounds[0 if step < 0 else 1] += step
-                grown = True
-    return slice(rows[0], rows[1]), slice(columns[0], columns[1])
-
-
-def _run_around_centre(sampled: np.ndarray) -> tuple[int, int]:
-    low = high = len(sampled) // 2
-    while low > 0 and sampled[low - 1]:
-        low -= 1
-    while high < len(sampled) and sampled[high]:
-        high += 1
-    return low, high
+    lines[np.around(np.arange(first, columns - 1, spacing)).astype(np.uint)] = True
+    return lines.astype(np.uint8)
