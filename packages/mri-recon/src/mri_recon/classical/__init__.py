@@ -1,6 +1,9 @@
 """Classical reconstructions."""
 
 from mri_recon.classical.cg_sense import CgSenseConfig, cg_sense
+from mri_recon.classical.grappa import GrappaConfig, grappa, grappa_kspace
+from mri_recon.classical.homodyne import HomodyneConfig, homodyne
+from mri_recon.classical.pocs import PocsConfig, pocs
 from mri_recon.classical.result import Reconstruction
 from mri_recon.classical.total_variation import TotalVariationConfig, total_variation
 from mri_recon.classical.wavelet import WaveletConfig, wavelet
@@ -8,11 +11,18 @@ from mri_recon.classical.zero_filled import ZeroFilledConfig, zero_filled
 
 __all__ = [
     "CgSenseConfig",
+    "GrappaConfig",
+    "HomodyneConfig",
+    "PocsConfig",
     "Reconstruction",
     "TotalVariationConfig",
     "WaveletConfig",
     "ZeroFilledConfig",
     "cg_sense",
+    "grappa",
+    "grappa_kspace",
+    "homodyne",
+    "pocs",
     "total_variation",
     "wavelet",
     "zero_filled",
