@@ -7,6 +7,9 @@ r"""ESPIRiT: coil sensitivities as eigenvectors of the calibration kernels (Ueck
 3. The eigenvectors of :math:`M(r)` with eigenvalue near one are the sensitivities (eq. 13). Where the eigenvalue is
    below `crop` there is no signal, and the map is zero.
 
+M(r) has few Fourier terms, so its eigenvectors are found on every fourth pixel, interpolated, and refined on the full
+grid until the residual says that they are eigenvectors there.
+
 Differs from SigPy's implementation by the reference of the phase: that of the strongest virtual coil in place of the
 first coil, whose phase is undefined where it sees nothing.
 """
@@ -14,26 +17,38 @@ first coil, whose phase is undefined where it sees nothing.
 import logging
 
 import torch
-from jaxtyping import Complex
+from jaxtyping import Complex, Float
 from pydantic import Field
 from torch import Tensor
 
 from mri_io.config import Config
+from mri_recon.calibration.kernels import Threshold, kernel_correlation, kernel_space, local_matrices
+from mri_recon.calibration.leading import leading_eigenvectors
+from mri_recon.calibration.selection import crop_by_risk, soft_weights
 from mri_recon.errors import ConfigError
 
-__all__ = ["EspiritConfig", "espirit"]
+__all__ = ["EspiritConfig", "espirit", "espirit_eigenmaps"]
 
 _log = logging.getLogger(__name__)
 
-_BLOCK_BYTES = 64 * 2**20
+_BLOCK_BYTES = 16 * 2**20
+"""Of the matrices that are held at a time; their number grows with the square of the coils."""
+_COARSE = 4
+_MARGIN = 0.05
+"""By how much the largest eigenvalue may differ from that of the next coarse pixels where maps are looked for."""
 
 
 class EspiritConfig(Config):
     """Parameters of ESPIRiT; the defaults are those of the paper and of BART, the crop as in SigPy."""
 
     kernel: int = Field(default=6, ge=2, description="width of the kernels")
-    threshold: float = Field(default=0.02, gt=0, lt=1, description="of singular values, relative to the largest")
-    crop: float = Field(default=0.95, ge=0, lt=1, description="smallest eigenvalue that counts as signal")
+    threshold: Threshold = Field(
+        default=0.02, description="of singular values, relative to the largest; auto: above the noise"
+    )
+    crop: Threshold = Field(
+        default=0.95, description="smallest eigenvalue that counts as signal; auto: of least estimated risk"
+    )
+    soft: bool = Field(default=False, description="weight maps smoothly by their eigenvalue instead of cropping")
     maps: int = Field(default=1, ge=1, description="number of map sets")
     calibration: int = Field(default=24, ge=4, description="largest width of the calibration region")
 
@@ -55,14 +70,40 @@ def espirit(
     Returns
     -------
     Tensor
-        (map, coil, y, x); over the coils of norm one inside the support, zero outside.
+        (map, coil, y, x); over the coils of norm one inside the support, zero outside. With ``soft`` the norm falls
+        smoothly from one to zero around the crop.
 
     Raises
     ------
     ConfigError
-        When the calibration region is smaller than the kernel, or zero.
+        When the calibration region is smaller than the kernel, zero, not finite or, with an automatic threshold,
+        nothing but noise; for more map sets than coils.
     """
     config = config or EspiritConfig()
+    correlation, reference, noise = _calibrate(calibration, config)
+    crop = config.crop
+    if crop == "auto":
+        crop = crop_by_risk(calibration / _scale(calibration), correlation, noise)
+    maps, values = _eigenmaps(correlation, reference, shape, config.maps, crop * 0.95 if config.soft else crop)
+    weights = soft_weights(values, crop) if config.soft else (values > crop).to(values.dtype)
+    return maps * weights[:, None]
+
+
+def espirit_eigenmaps(
+    calibration: Complex[Tensor, "coil cy cx"], shape: tuple[int, int], config: EspiritConfig | None = None
+) -> tuple[Complex[Tensor, "map coil y x"], Float[Tensor, "map y x"]]:
+    """Return the eigenvectors of norm one everywhere, and their eigenvalues; `config`'s crop is not applied."""
+    config = config or EspiritConfig()
+    correlation, reference, _ = _calibrate(calibration, config)
+    return _eigenmaps(correlation, reference, shape, config.maps, 0.0)
+
+
+def _scale(calibration: Tensor) -> Tensor:
+    return torch.view_as_real(calibration).abs().max()
+
+
+def _calibrate(calibration: Tensor, config: EspiritConfig) -> tuple[Tensor, Tensor, float]:
+    """Return the correlation of the kernels, the reference of the phase and the noise of data scaled by `_scale`."""
     width = config.kernel
     coils, cy, cx = calibration.shape
     if min(cy, cx) < width:
@@ -76,59 +117,14 @@ def espirit(
         )
     if config.maps > coils:
         raise ConfigError(f"maps: expected at most {coils}, the number of coils, got {config.maps}.")
-    if not torch.any(calibration):
+    scale = _scale(calibration)
+    if not torch.isfinite(scale):
+        raise ConfigError("calibration: expected finite values, found NaN or infinity. Repair the k-space.")
+    if scale == 0:
         raise ConfigError("calibration: the calibration region is all zero.")
-    kernels = _kernel_space(calibration, width, config.threshold)
-    correlation = _correlate(kernels, coils, width)
-    reference = _virtual_coil(calibration)
-    ny, nx = shape
-    rows = max(1, _BLOCK_BYTES // (coils * coils * nx * 8))
-    parts = [
-        _eigen_maps(_local_matrices(correlation, shape, slice(top, min(top + rows, ny))), reference, config)
-        for top in range(0, ny, rows)
-    ]
-    return torch.cat(parts, dim=-2)
-
-
-def _kernel_space(calibration: Tensor, width: int, threshold: float) -> Tensor:
-    """Return the projection onto the kernels' space, (coil * width^2, coil * width^2)."""
-    windows = calibration.unfold(-2, width, 1).unfold(-2, width, 1)  # coil, wy, wx, width, width
-    matrix = windows.permute(1, 2, 0, 3, 4).reshape(-1, calibration.shape[0] * width * width)
-    gram = matrix.mH @ matrix
-    values, vectors = torch.linalg.eigh(gram)
-    kept = vectors[:, values > threshold**2 * values[-1]]
-    return (kept @ kept.mH).conj()
-
-
-def _correlate(projection: Tensor, coils: int, width: int) -> Tensor:
-    """Sum the projection along diagonals: (coil, coil, 2 width - 1, 2 width - 1) by displacement."""
-    p = projection.reshape(coils, width, width, coils, width, width)
-    span = 2 * width - 1
-    out = p.new_zeros((coils, coils, span, span))
-    for dy in range(-width + 1, width):
-        for dx in range(-width + 1, width):
-            y = torch.arange(max(0, dy), min(width, width + dy), device=p.device)
-            x = torch.arange(max(0, dx), min(width, width + dx), device=p.device)
-            block = p[:, y][:, :, x][..., y - dy, :][..., x - dx]  # coil, y, x, coil, y', x'
-            total = torch.einsum("ayxbyx->ab", block)
-            out[:, :, dy + width - 1, dx + width - 1] = total
-    return out / width**2
-
-
-def _local_matrices(correlation: Tensor, shape: tuple[int, int], rows: slice) -> Tensor:
-    """Return M(r) of some rows, (y, x, coil, coil)."""
-    span = correlation.shape[-1]
-    device = correlation.device
-    lags = torch.arange(span, device=device) - span // 2
-
-    def waves(positions: Tensor, length: int) -> Tensor:
-        phase = 2 * torch.pi * torch.outer(positions - length // 2, lags) / length
-        return torch.polar(torch.ones_like(phase), phase).to(correlation.dtype)
-
-    y = waves(torch.arange(rows.start, rows.stop, device=device), shape[0])
-    x = waves(torch.arange(shape[1], device=device), shape[1])
-    matrices: Tensor = torch.einsum("yd,abde,xe->yxab", y, correlation, x)
-    return matrices
+    scaled = calibration / scale
+    kernels, noise = kernel_space(scaled, width, config.threshold)
+    return kernel_correlation(kernels), _virtual_coil(scaled), noise
 
 
 def _virtual_coil(calibration: Tensor) -> Tensor:
@@ -140,12 +136,65 @@ def _virtual_coil(calibration: Tensor) -> Tensor:
     return strongest * torch.exp(-1j * strongest[strongest.abs().argmax()].angle())
 
 
-def _eigen_maps(matrices: Tensor, reference: Tensor, config: EspiritConfig) -> Tensor:
-    """Return the cropped leading eigenvectors, (map, coil, y, x)."""
-    values, vectors = torch.linalg.eigh(matrices)
-    leading = vectors[..., -config.maps :].flip(-1)
-    kept = values[..., -config.maps :].flip(-1) > config.crop
-    seen = torch.einsum("c,yxcm->yxm", reference.conj(), leading)
+def _positions(length: int, device: torch.device) -> Tensor:
+    return (torch.arange(length, device=device) - length // 2) / length
+
+
+def _eigenmaps(
+    correlation: Tensor, reference: Tensor, shape: tuple[int, int], sets: int, floor: float
+) -> tuple[Tensor, Tensor]:
+    """Return eigenvectors (map, coil, y, x), zero where the eigenvalue is well below `floor`, and eigenvalues."""
+    span, coils = correlation.shape[-1], correlation.shape[0]
+    y, x = (_positions(length, correlation.device) for length in shape)
+    counts = [min(n, max(n // _COARSE + 1, 2 * span)) for n in shape]
+    coarse_y, coarse_x = (
+        torch.linspace(float(p[0]), float(p[-1]), n, device=p.device) for p, n in zip((y, x), counts, strict=True)
+    )
+    guards = sets if sets == 1 else min(sets + 1, coils)
+    values, vectors = _coarse(correlation, coarse_y, coarse_x, guards, sets, reference)
+    largest = torch.nn.functional.max_pool2d(values[None, :1], 3, 1, 1)
+    active = torch.nn.functional.interpolate(largest, shape, mode="nearest")[0, 0] > floor - _MARGIN
+    start = _resize(vectors, shape)
+    maps = correlation.new_zeros((sets, coils, *shape))
+    spectrum = torch.nn.functional.interpolate(values[None], shape, mode="bilinear", align_corners=True)[0]
+    rows = max(1, _BLOCK_BYTES // (coils * coils * shape[1] * correlation.element_size()))
+    for top in range(0, shape[0], rows):
+        block = slice(top, min(top + rows, shape[0]))
+        here = active[block]
+        if not bool(here.any()):
+            continue
+        matrices = local_matrices(correlation, y[block], x)[here]
+        found, leading = leading_eigenvectors(
+            matrices, start[:, :, block][:, :, here].permute(2, 1, 0), wanted=sets, floor=floor
+        )
+        spectrum[:, block][:, here] = found.mT
+        maps[:, :, block][:, :, here] = _aligned(leading, reference).permute(2, 1, 0)
+    return maps, spectrum
+
+
+def _coarse(
+    correlation: Tensor, y: Tensor, x: Tensor, count: int, sets: int, reference: Tensor
+) -> tuple[Tensor, Tensor]:
+    """Return eigenvalues (set, y, x) and eigenvectors (count, coil, y, x) on a coarse grid, some rows at a time."""
+    rows = max(1, _BLOCK_BYTES // (correlation.shape[0] ** 2 * len(x) * correlation.element_size()))
+    parts = []
+    for some in y.split(rows):
+        values, vectors = torch.linalg.eigh(local_matrices(correlation, some, x))
+        vectors = _aligned(vectors.flip(-1)[..., :count], reference)
+        parts.append((values.flip(-1)[..., :sets].permute(2, 0, 1), vectors.permute(3, 2, 0, 1)))
+    return torch.cat([part[0] for part in parts], dim=1), torch.cat([part[1] for part in parts], dim=2)
+
+
+def _aligned(vectors: Tensor, reference: Tensor) -> Tensor:
+    """Turn the phase of vectors (..., coil, n) to that of the reference coil, where it sees them."""
+    seen = torch.einsum("c,...cm->...m", reference.conj(), vectors)
     phase = torch.where(seen.abs() > 0, seen.conj() / seen.abs().clamp_min(1e-30), torch.ones_like(seen))
-    maps = leading * (phase * kept)[..., None, :]
-    return maps.permute(3, 2, 0, 1).contiguous()
+    return vectors * phase[..., None, :]
+
+
+def _resize(vectors: Tensor, shape: tuple[int, int]) -> Tensor:
+    """Interpolate (..., y, x) by cubic convolution, the first and last positions on each other."""
+    parts = torch.view_as_real(vectors).movedim(-1, 1).flatten(0, 2)[None]
+    fine = torch.nn.functional.interpolate(parts, shape, mode="bicubic", align_corners=True)[0]
+    count, coils = vectors.shape[:2]
+    return torch.complex(*fine.reshape(count, 2, coils, *shape).unbind(1))
