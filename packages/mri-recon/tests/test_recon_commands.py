@@ -465,7 +465,11 @@ def test_masks_that_fit_nothing_are_refused(cohort):
         (["run", "--method", "cg-sense", "--scheduler", "here"], 2, "scheduler: expected sync, local[:N], slurm"),
         (["run", "--checkpoint", "none.ckpt", "--set", "a=1"], 2, "--set: a checkpoint has its own configuration."),
         (["run", "--checkpoint", "none.ckpt"], 1, "none.ckpt"),
-        (["calibrate", "--method", "walsh"], 2, "method: expected one of espirit, got 'walsh'."),
+        (
+            ["calibrate", "--method", "wlsh"],
+            2,
+            "method: expected one of espirit, walsh, inati, low-resolution, jsense,",
+        ),
         (["calibrate", "--set", "kernel=1"], 2, "kernel: Input should be greater than or equal to 2"),
         (["calibrate", "--name", "../x"], 2, "--name: element path: expected sens/<name>"),
         (["evaluate"], 2, "--methods: expected at least one element, e.g. --methods recon/cg-sense-r4."),

@@ -31,11 +31,25 @@ def test_the_step_is_the_command(cohort, capsys):
     assert run_step(cohort, "calibrate", {**options, "name": "command"}, progress=False).count("skipped") == 2
 
 
+@pytest.mark.parametrize("method", ["walsh", "inati", "low-resolution", "jsense"])
+def test_every_method_writes_maps_as_command_and_as_step(cohort, cli, method):
+    options = {"method": method, method.replace("-", "_"): {"support": 0.1}, "name": "step"}
+    assert run_step(cohort, "calibrate", options, progress=False).ok
+    assert cli("recon", "calibrate", cohort.path, "--method", method, "--set", "support=0.1").status == 0
+    for volume in cohort.volumes():
+        maps = volume[f"sens/{method}"].numpy()
+        np.testing.assert_array_equal(volume["sens/step"].numpy(), maps)
+        norm = np.linalg.norm(maps, axis=2)
+        assert 0 < np.mean(norm > 0) < 1
+        np.testing.assert_allclose(norm[norm > 0], 1, rtol=1e-4)
+        assert volume[f"sens/{method}"].provenance["config"]["support"] == 0.1
+
+
 def test_options_are_checked_before_the_work(cohort):
     with pytest.raises(ConfigError, match=r"espirit\.kernl: unknown key"):
         run_step(cohort, "calibrate", {"espirit": {"kernl": 5}})
     with pytest.raises(ConfigError, match=r"method: .*espirit"):
-        run_step(cohort, "calibrate", {"method": "walsh"})
+        run_step(cohort, "calibrate", {"method": "wlsh"})
     assert get_step("calibrate").summary.startswith("coil sensitivity maps")
 
 

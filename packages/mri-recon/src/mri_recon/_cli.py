@@ -15,7 +15,7 @@ app = typer.Typer(help="Reconstruct images from k-space: calibrate, run, train, 
 @app.command()
 def calibrate(
     cohort: options.Cohort,
-    method: Annotated[str, typer.Option(help="espirit.")] = "espirit",
+    method: Annotated[str, typer.Option(help="espirit, walsh, inati, low-resolution or jsense.")] = "espirit",
     mask: Annotated[
         str | None, typer.Option(help="Stored mask: use only its central lines [acquired, or everything].")
     ] = None,

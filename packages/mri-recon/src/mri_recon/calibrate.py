@@ -12,7 +12,18 @@ from mri_io.prep import PrepSummary, Step, already_there, prepare_cohort, result
 from mri_io.schema import Provenance
 from mri_io.store import Volume
 from mri_io.torch import check_device
-from mri_recon.calibration import EspiritConfig, espirit
+from mri_recon.calibration import (
+    EspiritConfig,
+    InatiConfig,
+    JsenseConfig,
+    LowResolutionConfig,
+    WalshConfig,
+    espirit,
+    inati,
+    jsense,
+    low_resolution,
+    walsh,
+)
 from mri_recon.errors import ConfigError, FormatError
 from mri_recon.memory import calibration_memory
 from mri_recon.physics import calibration_region
@@ -20,15 +31,27 @@ from mri_recon.sampling import Samples
 
 __all__ = ["CALIBRATIONS", "CalibrateOptions", "calibrate", "calibrate_step"]
 
-CALIBRATIONS: dict[str, tuple[type[EspiritConfig], Callable[..., torch.Tensor]]] = {"espirit": (EspiritConfig, espirit)}
+CalibrationConfig = EspiritConfig | WalshConfig | InatiConfig | LowResolutionConfig | JsenseConfig
+
+CALIBRATIONS: dict[str, tuple[type[CalibrationConfig], Callable[..., torch.Tensor]]] = {
+    "espirit": (EspiritConfig, espirit),
+    "walsh": (WalshConfig, walsh),
+    "inati": (InatiConfig, inati),
+    "low-resolution": (LowResolutionConfig, low_resolution),
+    "jsense": (JsenseConfig, jsense),
+}
 """Methods by the name that commands use: configuration and function of one slice."""
 
 
 class CalibrateOptions(Config):
     """Options of the step ``calibrate``, those of `calibrate`."""
 
-    method: Literal["espirit"] = "espirit"
+    method: Literal["espirit", "walsh", "inati", "low-resolution", "jsense"] = "espirit"
     espirit: EspiritConfig = EspiritConfig()
+    walsh: WalshConfig = WalshConfig()
+    inati: InatiConfig = InatiConfig()
+    low_resolution: LowResolutionConfig = LowResolutionConfig()
+    jsense: JsenseConfig = JsenseConfig()
     name: str | None = None
     mask: str | None = None
     device: str = "cpu"
@@ -39,12 +62,22 @@ class CalibrateOptions(Config):
         """Name of the result."""
         return self.name or self.method
 
+    @property
+    def chosen(self) -> CalibrationConfig:
+        """Configuration of the method."""
+        chosen: CalibrationConfig = getattr(self, self.method.replace("-", "_"))
+        return chosen
+
+
+def _map_sets(config: CalibrationConfig) -> int:
+    return config.maps if isinstance(config, EspiritConfig) else 1
+
 
 class _CalibrateVolume:
     """Calibrate one volume; runs in a worker."""
 
     def __init__(
-        self, method: str, config: EspiritConfig, name: str, mask: str | None, device: str, *, replace: bool
+        self, method: str, config: CalibrationConfig, name: str, mask: str | None, device: str, *, replace: bool
     ) -> None:
         self.method, self.config, self.name, self.mask = method, config, name, mask
         self.device, self.replace = device, replace
@@ -55,7 +88,7 @@ class _CalibrateVolume:
             return {"status": "skipped", "volume": volume.id}
         kspace, target = volume["kspace"], f"sens/{self.name}"
         slices, coils, ny, nx = kspace.shape
-        shape = (slices, self.config.maps, coils, ny, nx)
+        shape = (slices, _map_sets(self.config), coils, ny, nx)
         _, estimate = CALIBRATIONS[self.method]
         with volume.writer(
             target,
@@ -76,11 +109,7 @@ class _CalibrateVolume:
                 centre = torch.from_numpy(measured[(slice(None), *region)]).to(self.device)
                 maps = estimate(centre, (ny, nx), self.config).cpu().numpy()
                 if not maps.any():
-                    raise ConfigError(
-                        f"slice {number}: {centre.shape[1]} x {centre.shape[2]} calibration positions are too few for "
-                        f"kernels of {self.config.kernel}: no pixel passes the crop at {self.config.crop:g}. Use more "
-                        "lines, or less: --set kernel=4, --set crop=0.8"
-                    )
+                    raise ConfigError(f"slice {number}: {_nowhere(self.config, centre.shape)}")
                 writer.append(maps[None])
             if empty == slices:
                 raise FormatError(f"{volume.path}: kspace: expected a signal, got zeros only. Leave the volume out.")
@@ -92,6 +121,16 @@ class _CalibrateVolume:
         samples = Samples(volume, kspace, None if self.mask is None else volume[f"mask/{self.mask}"])
         made = Provenance.of("mri-recon", self.method, self.config, inputs=[kspace, *samples.masks])
         return samples, made, already_there(volume, f"sens/{self.name}", made, replace=self.replace)
+
+
+def _nowhere(config: CalibrationConfig, shape: tuple[int, ...]) -> str:
+    """Return why there are no maps at any pixel."""
+    if isinstance(config, EspiritConfig):
+        return (
+            f"{shape[1]} x {shape[2]} calibration positions are too few for kernels of {config.kernel}: no pixel "
+            f"passes the crop at {config.crop}. Use more lines, or less: --set kernel=4, --set crop=0.8"
+        )
+    return f"no pixel is within the support at {config.support:g}. Use less: --set support=0.01"
 
 
 def limited_region(mask: np.ndarray, shape: tuple[int, int], width: int) -> tuple[slice, slice]:
@@ -173,7 +212,7 @@ def calibrate(
         part=part,
         scheduler=scheduler,
         description=_title(target),
-        memory=lambda volume: calibration_memory(volume, work.config.maps),
+        memory=lambda volume: calibration_memory(volume, _map_sets(work.config)),
         check=work.check,
     )
 
@@ -200,8 +239,9 @@ def calibrate_step() -> Step:
     """Return the step ``calibrate`` of ``mri-cli prep``."""
 
     def work(options: CalibrateOptions) -> _CalibrateVolume:
-        chosen = getattr(options, options.method, None)
-        return _work(options.method, chosen, options.target, options.mask, options.device, replace=options.replace)
+        return _work(
+            options.method, options.chosen, options.target, options.mask, options.device, replace=options.replace
+        )
 
     def run(volume: Volume, options: CalibrateOptions) -> dict[str, Any]:
         check_device(options.device)
@@ -212,7 +252,7 @@ def calibrate_step() -> Step:
         summary="coil sensitivity maps sens/NAME from the centre of k-space",
         options=CalibrateOptions,
         run=run,
-        memory=lambda volume, options: calibration_memory(volume, options.espirit.maps),
+        memory=lambda volume, options: calibration_memory(volume, _map_sets(options.chosen)),
         title=lambda options: _title(options.target),
         check=lambda volume, options: work(options).check(volume),
     )

@@ -27,11 +27,11 @@ def _sizes(volume: Volume) -> tuple[int, int]:
 def calibration_memory(volume: Volume, maps: int = 1) -> int:
     """Return the bytes that estimating coil maps of a volume needs.
 
-    Beside the blocks of `mri_recon.calibration.espirit` and their eigenvectors, about 150 MB, a slice of k-space and
-    the maps of one slice, which are put together from blocks, and written.
+    Beside the blocks of `mri_recon.calibration.espirit` and their eigenvectors, about 150 MB, a slice of k-space, the
+    coil images or first eigenvectors that the maps start from, and the maps of one slice.
     """
     kspace, _ = _sizes(volume)
-    return _TORCH + 150 * 10**6 + (1 + 4 * maps) * kspace
+    return _TORCH + 150 * 10**6 + (5 + 5 * maps) * kspace
 
 
 def reconstruction_memory(volume: Volume, network: Any = None) -> int:
