@@ -26,7 +26,7 @@ if [ -z "${UV_FIND_LINKS:-}" ]; then
 fi
 
 arguments=(-e "packages/mri-io[demo,formats,remote,report,train]")
-for package in recon seg joint cli; do
+for package in "recon[noncart]" seg joint cli; do
     arguments+=(-e "packages/mri-$package")
 done
 if [ "${1:-}" = "--dev" ]; then
