@@ -24,6 +24,7 @@ def fista(
     unknowns: int = 3,
     iterations: int = 100,
     tolerance: float = 1e-4,
+    average: int = 1,
     start: Tensor | None = None,
 ) -> Solution:
     """Minimise a quadratic plus a function whose proximal operator is known.
@@ -47,17 +48,20 @@ def fista(
         At most so many.
     tolerance
         A batch element stops when it moves by at most this share of its norm in one iteration.
+    average
+        Return a mean over about so many of the last values (exponential, Polyak and Juditsky 1992,
+        doi:10.1137/0330046), for a proximal operator that changes randomly from call to call.
     start
         First value, by default zero.
 
     Returns
     -------
     Solution
-        Its residual is the relative change in the last iteration.
+        Its residual is the relative change of what is returned in the last iteration.
     """
     step = divide(torch.ones_like(largest), largest)
     x = torch.zeros_like(right) if start is None else start
-    point = x
+    point, mean = x, x
     ones = torch.ones(right.shape[: right.ndim - unknowns] + (1,) * unknowns, dtype=step.dtype, device=step.device)
     momentum, change, active = ones, torch.inf * ones, ones > 0
     done = 0
@@ -67,10 +71,13 @@ def fista(
         # Uphill: the direction just taken opposes the step from the extrapolated point.
         uphill = dot(point - fresh, moved, unknowns) > 0
         following = torch.where(uphill, ones, (1 + (1 + 4 * momentum.square()).sqrt()) / 2)
-        weight = torch.where(uphill, torch.zeros_like(ones), (momentum - 1) / following)
-        point, momentum = fresh + weight * moved, following
-        change = torch.where(active, divide(norm(moved, unknowns), norm(fresh, unknowns)), change)
-        x = where_active(active, fresh, x)
+        push = torch.where(uphill, torch.zeros_like(ones), (momentum - 1) / following)
+        point, momentum = fresh + push * moved, following
+        x = fresh
+        weight = max(2 / (average + 1), 1 / (done + 1))
+        current = x if weight == 1 else mean + weight * (x - mean)
+        change = torch.where(active, divide(norm(current - mean, unknowns), norm(current, unknowns)), change)
+        mean = where_active(active, current, mean)
         active = active & (change > tolerance)
         done += 1
-    return Solution(x, done, float(change.max()), not bool(active.any()))
+    return Solution(mean, done, float(change.max()), not bool(active.any()))
