@@ -5,8 +5,9 @@ region. With G that convolution, the missing samples u solve
 
 .. math:: \min_u \| (G - 1)(y + D^T u) \|^2, \qquad \text{or softly} \qquad \min_x \| (G - 1) x \|^2 + w \|M x - y\|^2
 
-by conjugate gradients. In image space G is a coil x coil matrix at each pixel, and all that the iterations need of it is ``(G - 1)^H (G - 1)``. The weights of all coils come from one inverse of the regularised Gram matrix: the
-regression of column t on the others is ``-P[s, t] / P[t, t]`` for ``P = (A^H A + lambda)^-1``; lambda as in `grappa`.
+by conjugate gradients. In image space G is a coil x coil matrix at each pixel, and all that the iterations need of it
+is ``(G - 1)^H (G - 1)``. The weights of all coils come from one inverse of the regularised Gram matrix: the regression
+of column t on the others is ``-P[s, t] / P[t, t]`` for ``P = (A^H A + lambda)^-1``; lambda as in `grappa`.
 """
 
 from collections.abc import Callable
