@@ -1,6 +1,6 @@
 """Speed of CG-SENSE and of the centred FFT beside BART, mrpro, SigPy and fastMRI.
 
-python benchmarks/physics.py [--rounds 7] [--peer-python PYTHON] [--threads 2]
+python benchmarks/physics.py [--rounds 7] [--peer-python PYTHON] [--threads 2] [--rows P2 P6]
 
 One slice of a phantom, 15 coils of 640 x 368, every fourth line and 8 % at the centre, 30 iterations. All take turns.
 BART's time includes reading and writing its files, which is how it is used. mrpro and fastMRI run in a process of the
@@ -172,6 +172,7 @@ def main() -> None:
     """Run both and print the table."""
     parser = options(__doc__)
     parser.add_argument("--threads", type=int, default=2, help="of everybody [2]")
+    parser.add_argument("--rows", nargs="+", choices=["P2", "P6"], default=["P2", "P6"])
     given = parser.parse_args()
     os.environ["OMP_NUM_THREADS"] = str(given.threads)  # BART's
     import torch
@@ -182,7 +183,8 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         write_inputs(folder)
-        for rows in (fft_rows, cg_sense_rows):
+        chosen = {"P2": cg_sense_rows, "P6": fft_rows}
+        for rows in (chosen[name] for name in given.rows):
             rows(table, folder, given.rounds, peer_python(given.peer_python), given.threads)
     table.print_and_exit("torch", "sigpy", "numpy")
 

@@ -5,10 +5,20 @@ import math
 import pytest
 import torch
 
+from mri_io.errors import FormatError
 from mri_io.simulate import ellipse_phantom, shepp_logan
-from mri_recon.errors import ConfigError
-from mri_recon.physics import equispaced_mask, noise_level
-from mri_recon.physics.noise import coil_noise_levels, outermost_samples
+from mri_recon.errors import ConfigError, ShapeError
+from mri_recon.physics import combine, equispaced_mask, expand, ifft2c, noise_level
+from mri_recon.physics.noise import (
+    background_samples,
+    coil_noise_levels,
+    noise_covariance,
+    outermost_samples,
+    patch_samples,
+    whiten_kspace,
+    whiten_maps,
+    whitening_matrix,
+)
 from mri_recon.testing import complex_normal
 
 LEVELS = torch.tensor([1.0, 2.0, 3.0, 4.0], dtype=torch.float64)
@@ -72,3 +82,78 @@ def test_the_corners_are_taken_first() -> None:
 def test_noise_refuses_what_it_cannot_measure() -> None:
     with pytest.raises(ConfigError, match="fraction"):
         outermost_samples(noisy(), fraction=0)
+
+
+MIXING = torch.tensor([[1, 0, 0, 0], [0.5j, 2, 0, 0], [0.2, -0.4, 1, 0], [0, 0.3, 0.1j, 3]], dtype=torch.complex128)
+
+
+def correlated(units: float = 1.0, size: tuple[int, int] = (128, 96)) -> torch.Tensor:
+    """Return a phantom's k-space whose coils share noise of covariance MIXING MIXING^H."""
+    clean = torch.from_numpy(ellipse_phantom(shepp_logan(), size, coils=4).kspace)
+    return units * (20 * clean + torch.einsum("dc,cyx->dyx", MIXING, complex_normal((4, *size), seed=3)))
+
+
+@pytest.mark.parametrize("source", ["scan", "outermost", "patch", "background"])
+def test_covariance_is_found_and_whitening_makes_noise_white(source: str) -> None:
+    kspace = correlated()
+    scan = torch.einsum("dc,cn->dn", MIXING, complex_normal((4, 5000), seed=9))
+    samples = {
+        "scan": scan,
+        "outermost": outermost_samples(kspace, fraction=0.1),
+        "patch": patch_samples(kspace, slice(0, 16), slice(0, 40)),
+        "background": background_samples(kspace, fraction=0.03),
+    }[source]
+    truth = MIXING @ MIXING.mH
+    covariance = noise_covariance(samples)
+    assert float((covariance - truth).norm() / truth.norm()) < {"background": 0.3}.get(source, 0.12)
+    torch.testing.assert_close(noise_covariance(samples, 4.0), covariance / 4)
+    matrix = whitening_matrix(noise_covariance(scan))
+    white = noise_covariance(outermost_samples(whiten_kspace(kspace, matrix), fraction=0.1))
+    torch.testing.assert_close(white, torch.eye(4, dtype=white.dtype), rtol=0, atol=0.15)
+    assert float(noise_level(whiten_kspace(kspace, matrix))) == pytest.approx(1, abs=0.06)
+
+
+def test_given_levels_whiten_each_coil() -> None:
+    torch.testing.assert_close(whitening_matrix(LEVELS), torch.diag(1 / LEVELS).to(torch.complex128))
+    torch.testing.assert_close(
+        coil_noise_levels(whiten_kspace(noisy(), whitening_matrix(LEVELS))).mean().item(), 1.0, rtol=0.06, atol=0
+    )
+
+
+@pytest.mark.parametrize("units", [1.0, 1e13, 1e-13])
+def test_whitened_maps_combine_to_the_same_image_with_less_noise(units: float) -> None:
+    size = (32, 24)
+    maps = complex_normal((1, 4, *size), seed=5).to(torch.complex64)
+    maps = maps / maps.abs().square().sum(dim=1, keepdim=True).sqrt()
+    maps[..., :4, :] = 0
+    matrix = whitening_matrix((units**2 * MIXING @ MIXING.mH).to(torch.complex128))
+    mixed, norm = whiten_maps(maps, matrix)
+    assert bool(torch.isfinite(mixed.real).all())
+    support = norm > 0
+    assert int(support.sum()) == 28 * 24
+    length = mixed.abs().square().sum(dim=1)
+    torch.testing.assert_close(length[support], torch.ones_like(length[support]), rtol=1e-4, atol=1e-4)
+    image = units * complex_normal((1, *size), seed=6, dtype=torch.complex64)
+    white = combine(whiten_kspace(expand(image, maps), matrix), mixed)
+    torch.testing.assert_close((white / norm)[support] / units, image[support] / units, rtol=1e-3, atol=1e-4)
+    if units == 1:  # Roemer 1990: the weighted combination has the least variance
+        noise = torch.einsum("dc,cyx->dyx", MIXING.to(torch.complex64), complex_normal((4, *size), dtype=maps.dtype))
+        plain = combine(ifft2c(noise), maps)[support].abs().square().mean()
+        weighted = (combine(whiten_kspace(ifft2c(noise), matrix), mixed) / norm)[support].abs().square().mean()
+        assert float(weighted) < 0.7 * float(plain)
+
+
+def test_noise_that_cannot_be_whitened_is_named() -> None:
+    noise = complex_normal((3, 100))
+    noise[2] = 0
+    with pytest.raises(FormatError, match="no noise in coils 2"):
+        whitening_matrix(noise_covariance(noise))
+    noise[2] = 2j * noise[0]
+    with pytest.raises(FormatError, match="depend on each other"):
+        whitening_matrix(noise_covariance(noise))
+    with pytest.raises(ShapeError, match="got none"):
+        noise_covariance(patch_samples(torch.zeros(2, 4, 4, dtype=torch.complex64)))
+    with pytest.raises(ConfigError, match="within"):
+        patch_samples(noisy(), slice(500, 600))
+    with pytest.raises(ConfigError, match="ratio"):
+        noise_covariance(noise, 0)

@@ -78,11 +78,11 @@ class NonCartesianOperator(LinearOperator):
 
     def forward(self, x: Tensor) -> Tensor:
         """Return samples (..., *points) of images (..., *shape)."""
-        return _Transform.apply(x, self, False)  # type: ignore[no-untyped-call]
+        return _Transform.apply(x, self, False)
 
     def adjoint(self, y: Tensor) -> Tensor:
         """Return images (..., *shape) of samples (..., *points); without density compensation."""
-        return _Transform.apply(y, self, True)  # type: ignore[no-untyped-call]
+        return _Transform.apply(y, self, True)
 
     def normal(self, x: Tensor) -> Tensor:
         """Return ``A^H A x`` by FFTs of twice the size, see `ToeplitzOperator`."""
@@ -150,7 +150,7 @@ class _Transform(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, None, None]:
-        return _Transform.apply(gradients[0], ctx.operator, not ctx.is_adjoint), None, None  # type: ignore[no-untyped-call]
+        return _Transform.apply(gradients[0], ctx.operator, not ctx.is_adjoint), None, None
 
 
 class ToeplitzOperator(LinearOperator):

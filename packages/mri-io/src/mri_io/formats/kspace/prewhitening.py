@@ -6,7 +6,7 @@ import numpy as np
 
 from mri_io.errors import FormatError, NonFiniteError, ShapeError, expected_got
 
-__all__ = ["noise_whitener", "whitened"]
+__all__ = ["covariance_whitener", "noise_whitener", "whitened"]
 
 DEPENDENT = 1e-10
 """Smallest admissible eigenvalue of the coils' correlation: rounding to complex64 leaves 1e-14 of equal coils."""
@@ -58,9 +58,31 @@ def noise_whitener(noise: np.ndarray, bandwidth_ratio: float = 1.0, *, where: st
         raise NonFiniteError(expected_got("noise", expected="finite numbers", got="NaN or infinity", where=where))
     samples = noise.astype(np.complex128)
     covariance = samples @ samples.conj().T / samples.shape[1]
-    _check_regular(covariance, samples.shape[1], where)
-    inverse = np.linalg.inv(np.linalg.cholesky(covariance))
-    return np.asarray(np.sqrt(bandwidth_ratio) * np.tril(inverse))
+    fix = "The coils cannot be pre-whitened: convert with --noise keep."
+    return covariance_whitener(covariance / bandwidth_ratio, samples.shape[1], where=where, fix=fix)
+
+
+def covariance_whitener(
+    covariance: np.ndarray, samples: int | None = None, *, where: str | Path | None = None, fix: str = ""
+) -> np.ndarray:
+    """Return the inverse of the Cholesky factor of the coils' covariance, lower triangular, complex128.
+
+    Parameters
+    ----------
+    covariance
+        (coil, coil), Hermitian.
+    samples
+        That it comes from, as far as that is known.
+    where, fix
+        The file, and what to do, for errors.
+
+    Raises
+    ------
+    FormatError
+        When the covariance is singular: fewer samples than coils, a coil without noise, dependent coils.
+    """
+    _check_regular(covariance, samples or len(covariance), where, fix)
+    return np.asarray(np.tril(np.linalg.inv(np.linalg.cholesky(covariance))))
 
 
 def whitened(kspace: np.ndarray, whitener: np.ndarray) -> np.ndarray:
@@ -69,7 +91,7 @@ def whitened(kspace: np.ndarray, whitener: np.ndarray) -> np.ndarray:
     return np.ascontiguousarray(mixed, dtype=np.complex64)
 
 
-def _check_regular(covariance: np.ndarray, samples: int, where: str | Path | None) -> None:
+def _check_regular(covariance: np.ndarray, samples: int, where: str | Path | None, fix: str) -> None:
     coils = len(covariance)
     deviation = np.sqrt(np.diag(covariance).real)
     got = ""
@@ -80,5 +102,4 @@ def _check_regular(covariance: np.ndarray, samples: int, where: str | Path | Non
     elif np.linalg.eigvalsh(covariance / np.outer(deviation, deviation))[0] < DEPENDENT:
         got = "coils that depend on each other linearly"
     if got:
-        fix = "The coils cannot be pre-whitened: convert with --noise keep."
         raise FormatError(expected_got("noise", expected="a regular covariance", got=got, where=where, fix=fix))
