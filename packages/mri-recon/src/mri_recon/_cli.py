@@ -50,6 +50,28 @@ def calibrate(
     raise typer.Exit(0 if summary.ok else 1)
 
 
+@app.command()
+def compress(
+    cohort: options.Cohort,
+    out: Annotated[Path, typer.Argument(help="Folder of the cohort of compressed volumes.")],
+    set_: options.Set = None,
+    split: options.PartSplit = None,
+    part: options.Part = None,
+    scheduler: options.Scheduler = "sync",
+    replace: options.Replace = False,
+    cache: options.Cache = None,
+) -> None:
+    """Compress coils to fewer virtual ones; the volumes go to another cohort."""
+    from mri_io.config import load_config
+    from mri_recon.compress import CompressionConfig
+    from mri_recon.compress import compress as compress_cohort
+
+    config = load_config(CompressionConfig, None, set_ or ())
+    summary = compress_cohort(cohort, out, config=config, split=split, part=part, scheduler=scheduler, replace=replace)
+    typer.echo(summary)
+    raise typer.Exit(0 if summary.ok else 1)
+
+
 @app.command(epilog=f"\b\nMethods:\n{method_lines()}")
 def run(
     cohort: options.Cohort,
@@ -128,16 +150,19 @@ def evaluate(
     split: options.Split = "default",
     part: Annotated[str, typer.Option(help="Part of the split; all for all volumes.")] = "test",
     region: Annotated[
-        Literal["all", "head"], typer.Option(help="The whole image, or where the reference shows the object.")
+        str, typer.Option(help="all: the whole image; head: where the reference shows the object; or labels seg/NAME.")
     ] = "all",
     scale: Annotated[
         Literal["none", "least-squares"], typer.Option(help="Factor on each volume before it is compared.")
     ] = "none",
+    peak: Annotated[
+        Literal["volume", "slice"], typer.Option(help="PSNR and SSIM relative to this maximum of the reference.")
+    ] = "volume",
     name: options.EvaluationName = "reconstruction",
     scheduler: options.Scheduler = "sync",
     cache: options.Cache = None,
 ) -> None:
-    """Measure PSNR, SSIM and NMSE against a reference."""
+    """Measure PSNR, SSIM, NMSE and HFEN against a reference."""
     from mri_io.evaluation_tables import print_evaluation
     from mri_recon.evaluate import evaluate as evaluate_methods
 
@@ -149,6 +174,7 @@ def evaluate(
         part=None if part == "all" else part,
         region=region,
         scale=scale,
+        peak=peak,
         name=name,
         scheduler=scheduler,
     )

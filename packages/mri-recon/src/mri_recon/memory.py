@@ -9,7 +9,7 @@ from typing import Any
 from mri_io.schema.elements import SERIES
 from mri_io.store import Volume
 
-__all__ = ["BATCH_BYTES", "calibration_memory", "reconstruction_memory"]
+__all__ = ["BATCH_BYTES", "calibration_memory", "compression_memory", "reconstruction_memory"]
 
 BATCH_BYTES = 16 * 2**20
 """K-space of planes that are reconstructed together: small ones gain by it, large ones fill the processor alone."""
@@ -32,6 +32,18 @@ def calibration_memory(volume: Volume, maps: int = 1) -> int:
     """
     kspace, _ = _sizes(volume)
     return _TORCH + 150 * 10**6 + (5 + 5 * maps) * kspace
+
+
+def compression_memory(volume: Volume, width: int) -> int:
+    """Return the bytes that compressing the coils of a volume needs.
+
+    Slices and what they become, five in all; lines of k-space of a width of all slices, four times; the images and
+    label maps that go along are no more than two complex images of all slices.
+    """
+    kspace, images = _sizes(volume)
+    shape = volume["kspace"].shape
+    lines = 8 * math.prod(shape[:-2]) * width * max(shape[-2:])
+    return _TORCH + 5 * kspace + 4 * lines + 2 * images
 
 
 def reconstruction_memory(volume: Volume, network: Any = None) -> int:
