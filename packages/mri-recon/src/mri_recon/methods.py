@@ -57,7 +57,23 @@ METHODS: dict[str, Method] = {
         "transform with zeros where nothing was sampled",
         "zero_filled", "reconstruct_zero_filled", "ZeroFilledConfig", needs_maps=False,
     ),
+    "grappa": _method(
+        "missing lines from their neighbours, by kernels",
+        "grappa", "grappa", "GrappaConfig", needs_maps=False, default_maps="none",
+    ),
     "cg-sense": _method("least squares by conjugate gradients", "cg_sense", "cg_sense", "CgSenseConfig"),
+    "l1-wavelet": _method("compressed sensing: sparse in wavelets", "wavelet", "wavelet", "WaveletConfig"),
+    "total-variation": _method(
+        "compressed sensing: few edges", "total_variation", "total_variation", "TotalVariationConfig",
+    ),
+    "homodyne": _method(
+        "partial Fourier by the phase of the centre, one step",
+        "homodyne", "homodyne", "HomodyneConfig", needs_maps=False, default_maps="none",
+    ),
+    "pocs": _method(
+        "partial Fourier by the phase of the centre, iterated",
+        "pocs", "pocs", "PocsConfig", needs_maps=False, default_maps="none",
+    ),
 }  # fmt: skip
 """By the names that commands use."""
 
