@@ -13,24 +13,24 @@ import subprocess
 import tempfile
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from timing import PeerProcess, Table, interleaved, options, peer_python
 
-SHAPE = (640, 368)
 COILS, ITERATIONS, LAMBDA = 15, 30, 0.01
 
 
-def write_inputs(folder: Path) -> None:
+def write_inputs(folder: Path, size: tuple[int, int]) -> None:
     """Write k-space, maps and lines of a noisy phantom for all peers."""
     from mri_io.simulate import ellipse_phantom, shepp_logan
     from mri_recon.physics import equispaced_mask
 
-    scan = ellipse_phantom(shepp_logan(), SHAPE, coils=COILS)
+    scan = ellipse_phantom(shepp_logan(), size, coils=COILS)
     rng = np.random.default_rng(0)
     noise = 0.004 * (rng.standard_normal((*scan.kspace.shape, 2)) @ (1, 1j))
     maps = scan.sensitivities / np.sqrt((np.abs(scan.sensitivities) ** 2).sum(axis=0))
-    lines = equispaced_mask(SHAPE[1], 4, 0.08, seed=0)
+    lines = equispaced_mask(size[1], 4, 0.08, seed=0)
     np.save(folder / "kspace.npy", ((scan.kspace + noise) * lines).astype(np.complex64))
     np.save(folder / "maps.npy", maps.astype(np.complex64))
     np.save(folder / "lines.npy", lines)
@@ -75,11 +75,12 @@ def mrpro_cg(folder: Path) -> Callable[[], np.ndarray]:
     lines = torch.from_numpy(np.load(folder / "lines.npy")).nonzero()[:, 0]
     kspace = torch.from_numpy(np.load(folder / "kspace.npy"))[..., lines]
     maps = torch.from_numpy(np.load(folder / "maps.npy"))
+    ny, nx = maps.shape[-2:]
     data = kspace.permute(0, 2, 1).contiguous()[None, :, None]
     csm = maps.permute(0, 2, 1).contiguous()[None, :, None]
-    readout = (torch.arange(SHAPE[0]) - SHAPE[0] // 2).float().view(1, 1, 1, 1, -1)
-    phase = (lines - SHAPE[1] // 2).float().view(1, 1, 1, -1, 1)
-    matrix = SpatialDimension(1, SHAPE[1], SHAPE[0])
+    readout = (torch.arange(ny) - ny // 2).float().view(1, 1, 1, 1, -1)
+    phase = (lines - nx // 2).float().view(1, 1, 1, -1, 1)
+    matrix = SpatialDimension(1, nx, ny)
     trajectory = KTrajectory(torch.zeros(1, 1, 1, 1, 1), phase, readout)
 
     def reconstruct() -> np.ndarray:
@@ -124,7 +125,7 @@ def cg_sense_rows(table: Table, folder: Path, rounds: int, python: str | None, t
     for job in jobs.values():
         job()
     *theirs, ours = interleaved(rounds, *jobs.values(), own)
-    name = f"P2 CG-SENSE, {ITERATIONS} iterations, {COILS} x {SHAPE[0]} x {SHAPE[1]}"
+    name = f"P2 CG-SENSE, {ITERATIONS} iterations, {_size(kspace)}"
     limits = {"bart pics": 0.35, "mrpro": 0.55, "sigpy": None}
     for label, most in limits.items():
         if label in jobs:
@@ -132,15 +133,22 @@ def cg_sense_rows(table: Table, folder: Path, rounds: int, python: str | None, t
             table.faster(name, label, seconds, ours, most=most, accuracy=error, gate=1e-4)
         else:
             table.left_out(name, label, "not installed")
-    for label, image in (("mrpro", peer.close() if peer else None), ("bart pics", _bart_image(folder))):
+    for label, image in (
+        ("mrpro", peer.close() if peer else None),
+        ("bart pics", _bart_image(folder, reference.shape)),
+    ):
         if image is not None:
             difference = np.linalg.norm(image - reference) / np.linalg.norm(reference)
             print(f"{label}: differs from sigpy by {difference:.2g}")
 
 
-def _bart_image(folder: Path) -> np.ndarray | None:
+def _size(array: Any) -> str:
+    return " x ".join(map(str, array.shape))
+
+
+def _bart_image(folder: Path, shape: tuple[int, ...]) -> np.ndarray | None:
     path = folder / "bart.cfl"
-    return np.fromfile(path, np.complex64).reshape(SHAPE, order="F") if path.exists() else None
+    return np.fromfile(path, np.complex64).reshape(shape, order="F") if path.exists() else None
 
 
 def fft_rows(table: Table, folder: Path, rounds: int, python: str | None, threads: int) -> None:
@@ -153,7 +161,7 @@ def fft_rows(table: Table, folder: Path, rounds: int, python: str | None, thread
     shifted = np.fft.ifftshift(images.numpy().astype(np.complex128), axes=(-2, -1))
     reference = np.fft.fftshift(np.fft.fft2(shifted, norm="ortho"), axes=(-2, -1))
     error = float(np.linalg.norm(fft2c(images).numpy() - reference) / np.linalg.norm(reference))
-    name = f"P6 centred FFT, {COILS} x {SHAPE[0]} x {SHAPE[1]}"
+    name = f"P6 centred FFT, {_size(images)}"
     peer = PeerProcess(python, Path(__file__), "fastmri_fft", folder, threads=threads) if python else None
     jobs: list[Callable[[], object]] = [lambda: torch.fft.fft2(images, norm="ortho"), lambda: fft2c(images)]
     if peer:
@@ -172,6 +180,7 @@ def main() -> None:
     """Run both and print the table."""
     parser = options(__doc__)
     parser.add_argument("--threads", type=int, default=2, help="of everybody [2]")
+    parser.add_argument("--size", type=int, nargs=2, default=(640, 368), help="of the slice [640 368]")
     parser.add_argument("--rows", nargs="+", choices=["P2", "P6"], default=["P2", "P6"])
     given = parser.parse_args()
     os.environ["OMP_NUM_THREADS"] = str(given.threads)  # BART's
@@ -182,7 +191,7 @@ def main() -> None:
     table = Table()
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
-        write_inputs(folder)
+        write_inputs(folder, tuple(given.size))
         chosen = {"P2": cg_sense_rows, "P6": fft_rows}
         for rows in (chosen[name] for name in given.rows):
             rows(table, folder, given.rounds, peer_python(given.peer_python), given.threads)

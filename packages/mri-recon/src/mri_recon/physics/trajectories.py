@@ -79,7 +79,8 @@ def spiral(
 ) -> Float[Tensor, "interleaves samples 2"]:
     r"""Return Archimedean spirals from the centre outwards, :math:`k(\tau) = (N / 2) \tau e^{2 \pi i T \tau}`.
 
-    Samples follow with :math:`\tau = \sqrt{t}`, at nearly constant speed along the spiral.
+    Samples follow with :math:`\tau = t^{2 / 3}`, slowly at first, as a gradient limited by its slew rate goes (Glover
+    1999, Magn Reson Med 42:412).
 
     Parameters
     ----------
@@ -99,7 +100,7 @@ def spiral(
     """
     turns = matrix / (2 * interleaves) if turns is None and interleaves else turns or 0
     _positive(interleaves=interleaves, samples=samples, matrix=matrix, turns=turns)
-    tau = (torch.arange(samples, dtype=torch.float64) / max(samples - 1, 1)).sqrt()
+    tau = (torch.arange(samples, dtype=torch.float64) / max(samples - 1, 1)) ** (2 / 3)
     start = 2 * math.pi * torch.arange(interleaves, dtype=torch.float64) / interleaves
     angle = start[:, None] + 2 * math.pi * turns * tau
     return matrix / 2 * tau[:, None] * torch.stack([angle.sin(), angle.cos()], dim=-1)
