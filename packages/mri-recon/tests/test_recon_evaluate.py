@@ -12,6 +12,7 @@ from mri_io.schema import Provenance
 from mri_io.testing import tiny_cohort
 from mri_recon.errors import ShapeError
 from mri_recon.evaluate import evaluate
+from mri_recon.metrics import hfen
 from mri_recon.run import run
 from mri_recon.stored_masks import MaskConfig
 
@@ -48,6 +49,26 @@ def test_metrics_are_those_of_scikit_image_and_numpy(shared, cli):
         column = [row[metric] for row in stored["rows"]]
         assert (values["mean"], values["std"]) == pytest.approx((np.mean(column), np.std(column, ddof=1)))
         assert any(float(number) == pytest.approx(np.mean(column), rel=5e-3) for number in shown)
+
+
+def test_regions_of_labels_and_the_maximum_of_slices(shared, cli):
+    for volume in shared.volumes():
+        changed = np.abs(volume["recon/reference"].numpy()).astype(np.float32)
+        changed[volume["seg/tissue"].numpy() == 0] += 1  # nothing within the labels
+        changed[1] *= 1.1
+        volume.write("recon/around", changed, provenance=MADE)
+    command = ("recon", "evaluate", shared.path, "--methods", "recon/around", "--part", "all", "--name", "labels")
+    assert cli(*command, "--region", "seg/tissue", "--peak", "slice").status == 0
+    stored = json.loads((shared.path / "evaluations" / "labels.json").read_text())
+    assert (stored["config"]["region"], stored["config"]["peak"]) == ("seg/tissue", "slice")
+    row = stored["rows"][0]
+    volume = shared[row["volume_id"]]
+    truth, inside = np.abs(volume["recon/reference"].numpy()).astype(float), volume["seg/tissue"].numpy() != 0
+    wrong = np.where(np.arange(len(truth))[:, None, None] == 1, 0.1 * truth, 0)
+    assert row["nmse"] == pytest.approx(np.sum(wrong[inside] ** 2) / np.sum(truth[inside] ** 2), rel=1e-4)
+    assert row["hfen"] == pytest.approx(hfen(truth, np.abs(volume["recon/around"].numpy()).astype(float), inside))
+    done = cli(*command, "--region", "body")
+    assert (done.status, "expected region all, head or seg/NAME" in done.err) == (2, True)
 
 
 def test_fitting_the_scale_and_the_region(shared):
@@ -114,4 +135,4 @@ def test_an_image_around_a_smaller_reference_is_cropped(tmp_path):
 def test_choices_are_named_when_one_is_wrong(shared, cli):
     done = cli("recon", "evaluate", shared.path, "--methods", "image/t1", "--region", "brain")
     assert done.status == 2
-    assert "'brain' is not one of 'all', 'head'" in done.err
+    assert "expected region all, head or seg/NAME" in done.err

@@ -12,8 +12,8 @@ from scipy import ndimage
 from mri_io.prep import Comparison
 from mri_io.store import Volume
 from mri_recon.cropping import check_grid, on_grid_of
-from mri_recon.errors import ConfigError
-from mri_recon.metrics import METRICS, least_squares_scale, nmse, psnr, ssim
+from mri_recon.errors import ConfigError, ShapeError
+from mri_recon.metrics import METRICS, hfen, least_squares_scale, nmse, psnr, ssim
 
 __all__ = ["evaluate", "head_region"]
 
@@ -22,7 +22,7 @@ LIBRARIES = 180 * 10**6
 VOXEL_BYTES, REGION_VOXEL_BYTES = 50, 90
 """What a voxel of the reference takes, in a region or with a scale, too: magnitudes, errors, squares in float64."""
 
-Region = Literal["all", "head"]
+Region = str
 Scale = Literal["none", "least-squares"]
 
 
@@ -44,12 +44,18 @@ def head_region(reference: np.ndarray) -> np.ndarray:
     return region
 
 
-def _metrics(truth: np.ndarray, image: np.ndarray, inside: np.ndarray | None) -> dict[str, float | None]:
+def _metrics(
+    truth: np.ndarray, image: np.ndarray, inside: np.ndarray | None, peak: Literal["volume", "slice"]
+) -> dict[str, float | None]:
     """Return the metrics of a volume, all of them undefined where the reference shows nothing."""
-    measures = {"psnr": psnr, "ssim": ssim, "nmse": nmse}
     if not np.any(truth if inside is None else truth[inside]):
-        return dict.fromkeys(measures)
-    return {name: measure(truth, image, inside) for name, measure in measures.items()}
+        return dict.fromkeys(METRICS)
+    return {
+        "psnr": psnr(truth, image, inside, peak),
+        "ssim": ssim(truth, image, inside, peak),
+        "nmse": nmse(truth, image, inside),
+        "hfen": hfen(truth, image, inside),
+    }
 
 
 @dataclass(frozen=True)
@@ -60,8 +66,14 @@ class _Measure:
     methods: tuple[str, ...]
     region: Region
     scale: Scale
+    peak: Literal["volume", "slice"]
 
     def check(self, volume: Volume) -> None:
+        if self.region not in ("all", "head") and volume[self.region].shape != volume[self.reference].shape:
+            raise ShapeError(
+                f"{volume.path}: --region {self.region}: expected the shape of {self.reference}, "
+                f"{volume[self.reference].shape}, got {volume[self.region].shape}."
+            )
         for method in self.methods:
             check_grid(volume[self.reference], volume[method])
 
@@ -75,12 +87,14 @@ class _Measure:
         reference, rows = volume[self.reference], []
         truth = np.abs(reference.numpy()).astype(np.float64)
         inside = head_region(truth) if self.region == "head" else None
+        if self.region not in ("all", "head"):
+            inside = volume[self.region].numpy() != 0
         for method in self.methods:
             image = np.abs(on_grid_of(reference, volume[method])).astype(np.float64)
             if self.scale == "least-squares":
                 image = image * least_squares_scale(truth, image)
             row = {"volume_id": volume.id, "subject_id": volume.subject_id, "method": method}
-            rows.append(row | _metrics(truth, image, inside))
+            rows.append(row | _metrics(truth, image, inside, self.peak))
         return rows
 
 
@@ -93,10 +107,11 @@ def evaluate(
     part: str | None = "test",
     region: Region = "all",
     scale: Scale = "none",
+    peak: Literal["volume", "slice"] = "volume",
     name: str = "reconstruction",
     scheduler: str = "sync",
 ) -> dict[str, Any]:
-    """Measure PSNR, SSIM and NMSE of magnitudes per volume; keep the table with the cohort.
+    """Measure PSNR, SSIM, NMSE and HFEN of magnitudes per volume; keep the table with the cohort.
 
     What is not finite counts as undefined: the PSNR of an image equal to the reference, all metrics where the reference
     is zero.
@@ -112,9 +127,13 @@ def evaluate(
     split, part
         Volumes to take; `part` None takes all.
     region
-        ``"all"``: the whole image; ``"head"``: where the reference shows the object (`head_region`).
+        ``"all"``: the whole image; ``"head"``: where the reference shows the object (`head_region`); or an element of
+        labels, e.g. ``"seg/tissue"``: where it is not zero.
     scale
         ``"least-squares"`` multiplies each volume by the factor that fits the reference best.
+    peak
+        Of PSNR and SSIM: the maximum of the ``"volume"``, as fastMRI, or of each ``"slice"``; then PSNR is averaged
+        over slices, too.
     name
         Of the evaluation.
     scheduler
@@ -135,17 +154,20 @@ def evaluate(
     StoreError
         When all volumes fail.
     ConfigError
-        For an unknown region or scale, or no methods.
+        For an unknown region, scale or peak, or no methods.
     """
-    if region not in ("all", "head") or scale not in ("none", "least-squares"):
+    named = region in ("all", "head") or region.startswith("seg/")
+    if not named or scale not in ("none", "least-squares") or peak not in ("volume", "slice"):
         raise ConfigError(
-            f"evaluate: expected region all or head and scale none or least-squares, got {region!r}, {scale!r}."
+            "evaluate: expected region all, head or seg/NAME, scale none or least-squares, peak volume or slice, "
+            f"got {region!r}, {scale!r}, {peak!r}."
         )
     methods = tuple(dict.fromkeys(methods))
     if not methods:
         raise ConfigError("--methods: expected at least one element, e.g. --methods recon/cg-sense-r4.")
-    measure = _Measure(reference, methods, region, scale)
-    compared = Comparison(cohort, (reference, *methods), split, part)
+    measure = _Measure(reference, methods, region, scale, peak)
+    regions = () if region in ("all", "head") else (region,)
+    compared = Comparison(cohort, (reference, *methods, *regions), split, part)
     compared.check(measure.check)
     found = compared.measure(
         measure,
@@ -154,5 +176,5 @@ def evaluate(
         scheduler=scheduler,
     )
     config = {"reference": reference, "methods": list(methods), "split": split, "part": part}
-    config |= {"region": region, "scale": scale}
+    config |= {"region": region, "scale": scale} | ({} if peak == "volume" else {"peak": peak})
     return compared.write(name, found, task="recon", metrics=METRICS, config=config)
