@@ -6,8 +6,10 @@ import torch
 
 from mri_io.schema import Provenance
 from mri_io.store import create_cohort
+from mri_recon.calibrate import calibrate
+from mri_recon.calibration import EspiritConfig
 from mri_recon.errors import ConfigError, ShapeError
-from mri_recon.physics import fft2c
+from mri_recon.physics import fft2c, fftc
 from mri_recon.planes import Planes
 from mri_recon.run import run
 
@@ -111,9 +113,10 @@ def test_maps_of_a_volume_come_back_as_planes(make, across):
     assert planes.across == across
     coils, rows, columns = planes.shape
     maps = [noise(2, coils, rows, columns) * (1 + n) for n in range(len(planes))]
-    whole, names = planes.all_maps(maps)
+    whole = np.concatenate(list(planes.blocks_of_maps(maps)))
+    shape, names = planes.shape_of_maps(2)
     assert names == ("z", "map", "coil", "y", "x")
-    assert whole.shape == (6, 2, 3, 10, 8)
+    assert whole.shape == shape == (6, 2, 3, 10, 8)
     volume.write("sens/a", whole, dims=names, provenance=MADE)
     for number, plane in enumerate(maps):
         np.testing.assert_array_equal(planes.maps(volume["sens/a"], number).numpy(), plane)
@@ -141,3 +144,38 @@ def test_the_command_reconstructs_series_and_volumes(make, tmp_path):
     expected[2] = image * np.sqrt(np.float32(5))  # equal partitions are a peak in the middle
     np.testing.assert_allclose(volume.numpy(), expected, rtol=0.02, atol=0.02)
     assert volume.attributes["planes_across"] == "kz"
+
+
+def test_frames_are_averaged_for_calibration_and_echoes_are_not(make):
+    kspace, mask = noise(3, 2, 1, 3, 10, 8), np.random.default_rng(1).random((3, 8)) < 0.6
+    volume = make(kspace, ("frame", "echo", "slice", "coil", "ky", "kx"), mask, ("frame", "kx"))
+    merged, sampled = Planes(volume, volume["kspace"]).merged(0)
+    count = mask.sum(0)
+    expected = (kspace[:, 0, 0] * mask[:, None, None]).sum(0) / np.maximum(count, 1)
+    np.testing.assert_allclose(merged.numpy(), expected, rtol=1e-5, atol=1e-6)
+    np.testing.assert_array_equal(sampled, count[None] > 0)
+
+
+@pytest.mark.parametrize("across", ["kz", "kx"])
+def test_the_command_calibrates_volumes(make, across):
+    """A volume that is the same in every partition has the maps of its slice."""
+    y, x = np.meshgrid(np.linspace(-1, 1, 24), np.linspace(-1, 1, 20), indexing="ij")
+    truth = np.stack([np.exp(-((y - a) ** 2) - (x - b) ** 2 + 1j * a * x) for a, b in ((1, 1), (-1, 1), (1, -1))])
+    truth /= np.sqrt((np.abs(truth) ** 2).sum(0))
+    image = (y**2 + x**2 < 0.8) * (1 + 0.3 * x)
+    volume = np.repeat((truth * image).astype(np.complex64)[None], 12, axis=0)
+    kspace = fftc(torch.from_numpy(volume), (0, 2, 3)).numpy()
+    mask = np.ones((12, 24, 20), np.float32)
+    if across == "kx":
+        mask[0, :3] = 0
+    made = make(kspace * mask[:, None], ("kz", "coil", "ky", "kx"), mask, ("kz", "ky", "kx"))
+    assert calibrate(made.path.parents[1], config=EspiritConfig(calibration=12, kernel=4, crop=0.8)).ok
+    maps = made["sens/espirit"]
+    assert maps.dims == ("z", "map", "coil", "y", "x")
+    assert maps.attributes["planes_across"] == across
+    inside = y**2 + x**2 < 0.6
+    overlap = np.abs((maps.numpy()[6, 0].conj() * truth).sum(0))[inside]
+    assert overlap.min() > 0.99
+    assert run(made.path.parents[1], method="cg-sense").ok
+    found = made["recon/cg-sense"].numpy()[6]
+    np.testing.assert_allclose(np.abs(found)[inside], image[inside], rtol=0.1)

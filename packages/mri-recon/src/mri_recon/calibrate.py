@@ -24,10 +24,10 @@ from mri_recon.calibration import (
     low_resolution,
     walsh,
 )
-from mri_recon.errors import ConfigError, FormatError
+from mri_recon.errors import ConfigError
 from mri_recon.memory import calibration_memory
 from mri_recon.physics import calibration_region
-from mri_recon.sampling import Samples
+from mri_recon.planes import Planes
 
 __all__ = ["CALIBRATIONS", "CalibrateOptions", "calibrate", "calibrate_step"]
 
@@ -83,44 +83,47 @@ class _CalibrateVolume:
         self.device, self.replace = device, replace
 
     def __call__(self, volume: Volume) -> dict[str, Any]:
-        samples, made, there = self.check(volume)
+        planes, made, there = self.check(volume)
         if there:
             return {"status": "skipped", "volume": volume.id}
-        kspace, target = volume["kspace"], f"sens/{self.name}"
-        slices, coils, ny, nx = kspace.shape
-        shape = (slices, _map_sets(self.config), coils, ny, nx)
-        _, estimate = CALIBRATIONS[self.method]
+        shape, dims = planes.shape_of_maps(_map_sets(self.config))
+        acquired = planes.samples.acquired
         with volume.writer(
-            target,
+            f"sens/{self.name}",
             shape=shape,
             dtype=np.complex64,
+            dims=dims,
             provenance=made,
             replace=self.replace,
-            attributes={"calibration_mask": self.mask or ("none" if samples.acquired is None else "acquired")},
+            attributes={
+                "calibration_mask": self.mask or ("none" if acquired is None else "acquired"),
+                **planes.facts(),
+            },
         ) as writer:
-            empty = 0
-            for number in range(slices):
-                measured = kspace[number]
-                if not measured.any():
-                    empty += 1
-                    writer.append(np.zeros((1, *shape[1:]), np.complex64))
-                    continue
-                region = limited_region(samples.of_slice(number), (ny, nx), self.config.calibration)
-                centre = torch.from_numpy(measured[(slice(None), *region)]).to(self.device)
-                maps = estimate(centre, (ny, nx), self.config).cpu().numpy()
-                if not maps.any():
-                    raise ConfigError(f"slice {number}: {_nowhere(self.config, centre.shape)}")
-                writer.append(maps[None])
-            if empty == slices:
-                raise FormatError(f"{volume.path}: kspace: expected a signal, got zeros only. Leave the volume out.")
+            found = (self._maps_of_plane(planes, number) for number in range(len(planes)))
+            for block in planes.blocks_of_maps(found):
+                writer.append(block)
         return {"status": "done", "volume": volume.id}
 
-    def check(self, volume: Volume) -> tuple[Samples, Provenance, bool]:
-        """Return what was sampled, how the maps come about, and whether they are there; raise where they cannot be."""
+    def _maps_of_plane(self, planes: Planes, number: int) -> np.ndarray:
+        """Return the maps of a plane, (map, coil, rows, columns); zeros where nothing was measured."""
+        coils, *grid = planes.shape
+        measured, mask = planes.merged(number)
+        if not measured.any():
+            return np.zeros((_map_sets(self.config), coils, *grid), np.complex64)
+        region = limited_region(mask, (grid[0], grid[1]), self.config.calibration)
+        centre = measured[(slice(None), *region)].to(self.device)
+        maps: np.ndarray = CALIBRATIONS[self.method][1](centre, tuple(grid), self.config).cpu().numpy()
+        if not maps.any():
+            raise ConfigError(f"slice {number}: {_nowhere(self.config, centre.shape)}")
+        return maps
+
+    def check(self, volume: Volume) -> tuple[Planes, Provenance, bool]:
+        """Return the planes, how their maps come about, and whether they are there; raise where they cannot be."""
         kspace = volume["kspace"]
-        samples = Samples(volume, kspace, None if self.mask is None else volume[f"mask/{self.mask}"])
-        made = Provenance.of("mri-recon", self.method, self.config, inputs=[kspace, *samples.masks])
-        return samples, made, already_there(volume, f"sens/{self.name}", made, replace=self.replace)
+        planes = Planes(volume, kspace, None if self.mask is None else volume[f"mask/{self.mask}"])
+        made = Provenance.of("mri-recon", self.method, self.config, inputs=[kspace, *planes.samples.masks])
+        return planes, made, already_there(volume, f"sens/{self.name}", made, replace=self.replace)
 
 
 def _nowhere(config: CalibrationConfig, shape: tuple[int, ...]) -> str:

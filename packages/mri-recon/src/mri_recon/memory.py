@@ -24,14 +24,22 @@ def _sizes(volume: Volume) -> tuple[int, int]:
     return 8 * math.prod(shape[-3:]), 8 * math.prod(shape[:-3]) * math.prod(shape[-2:])
 
 
+def _members(volume: Volume) -> int:
+    """Return how many members the series of a volume has, one where it is none."""
+    kspace = volume["kspace"]
+    return math.prod(length for name, length in zip(kspace.dims, kspace.shape, strict=True) if name in SERIES)
+
+
 def calibration_memory(volume: Volume, maps: int = 1) -> int:
     """Return the bytes that estimating coil maps of a volume needs.
 
     Beside the blocks of `mri_recon.calibration.espirit` and their eigenvectors, about 150 MB, a slice of k-space, the
-    coil images or first eigenvectors that the maps start from, and the maps of one slice.
+    coil images or first eigenvectors that the maps start from, and the maps of one slice; of a volume that is encoded
+    in three dimensions all of k-space and the maps, of a series all members of a slice.
     """
     kspace, _ = _sizes(volume)
-    return _TORCH + 150 * 10**6 + (5 + 5 * maps) * kspace
+    whole = (1 + 2 * maps) * volume["kspace"].nbytes if "kz" in volume["kspace"].dims else 0
+    return _TORCH + 150 * 10**6 + (5 + 5 * maps) * kspace + 2 * (_members(volume) - 1) * kspace + whole
 
 
 def compression_memory(volume: Volume, width: int) -> int:
@@ -59,8 +67,7 @@ def reconstruction_memory(volume: Volume, network: Any = None) -> int:
     """
     kspace, images = _sizes(volume)
     dims, shape = volume["kspace"].dims, volume["kspace"].shape
-    members = math.prod(length for name, length in zip(dims, shape, strict=True) if name in SERIES)
-    batch = kspace * members
+    batch = kspace * _members(volume)
     if network is None:
         batch = min(max(batch, BATCH_BYTES), 8 * math.prod(shape))
     whole = 8 * math.prod(shape) if "kz" in dims else 0

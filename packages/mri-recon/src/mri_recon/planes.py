@@ -5,7 +5,7 @@ sampled, kz or else the readout: what is left to reconstruct are planes across i
 """
 
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
@@ -17,7 +17,7 @@ from torch import Tensor
 from mri_io.errors import expected_got
 from mri_io.schema.elements import SERIES
 from mri_io.store import Element, Volume
-from mri_recon.errors import ConfigError
+from mri_recon.errors import ConfigError, FormatError
 from mri_recon.physics import ifft1c
 from mri_recon.sampling import Samples
 
@@ -164,12 +164,47 @@ class Planes:
         shape = (*self._lengths, *stacked.shape[1:])
         return stacked.reshape(shape), (*self.series, "slice" if self.across == "slice" else "z", "y", "x")
 
-    def all_maps(self, planes: Sequence[np.ndarray]) -> tuple[np.ndarray, tuple[str, ...]]:
-        """Return the coil maps of all planes, each (map, coil, rows, columns), as one array with its dimensions."""
-        if self.across in ("slice", "kz"):
-            return np.stack(planes), ("slice" if self.across == "slice" else "z", "map", "coil", "y", "x")
-        whole = np.stack(planes, axis=4 if self.across == "kx" else 3)  # map, coil, z, y, x
-        return np.ascontiguousarray(np.moveaxis(whole, 2, 0)), ("z", "map", "coil", "y", "x")
+    def shape_of_maps(self, sets: int) -> tuple[tuple[int, ...], tuple[str, ...]]:
+        """Return the shape of the coil maps of the volume, and the names of its dimensions."""
+        sizes = dict(zip(self.element.dims, self.element.shape, strict=True))
+        front = "slice" if self.across == "slice" else "kz"
+        shape = (sizes[front], sets, sizes["coil"], sizes["ky"], sizes["kx"])
+        return shape, ("slice" if self.across == "slice" else "z", "map", "coil", "y", "x")
+
+    def blocks_of_maps(self, planes: Iterable[np.ndarray]) -> Iterator[np.ndarray]:
+        """Yield the coil maps of all planes, each (map, coil, rows, columns), in the order in which they are stored.
+
+        Raises
+        ------
+        FormatError
+            When they are zero in all planes.
+        """
+        found = False
+        kept = []
+        for maps in planes:
+            found |= bool(maps.any())
+            if self.across in ("slice", "kz"):
+                yield maps[None]
+            else:
+                kept.append(maps)
+        if not found:
+            where = self.element.folder.parent
+            raise FormatError(f"{where}: kspace: expected a signal, got zeros only. Leave the volume out.")
+        if kept:
+            whole = np.stack(kept, axis=4 if self.across == "kx" else 3)  # map, coil, z, y, x
+            for number in range(whole.shape[2]):
+                yield whole[None, :, :, number]
+
+    def merged(self, number: int) -> tuple[Tensor, np.ndarray]:
+        """Return k-space of a plane for calibration, (coil, rows, columns), and its mask, (1 or rows, 1 or columns).
+
+        Of frames the mean of what was measured at each position; of echoes and sets, whose contrasts differ, the first.
+        """
+        plane = self.plane(number)
+        members = [n for n, place in enumerate(self.members) if not place.get("echo") and not place.get("set")]
+        mask = plane.mask[members]
+        kspace = plane.kspace[members].sum(dim=0) / mask.sum(dim=0).clamp_min(1)
+        return kspace, mask.amax(dim=0)[0].to(torch.uint8).numpy()
 
     @property
     def _axis_of_image(self) -> int:
