@@ -61,6 +61,10 @@ METHODS: dict[str, Method] = {
         "missing lines from their neighbours, by kernels",
         "grappa", "grappa", "GrappaConfig", needs_maps=False, default_maps="none",
     ),
+    "spirit": _method(
+        "k-space that agrees with kernels over all neighbours",
+        "spirit", "spirit", "SpiritConfig", needs_maps=False, default_maps="none",
+    ),
     "cg-sense": _method("least squares by conjugate gradients", "cg_sense", "cg_sense", "CgSenseConfig"),
     "l1-wavelet": _method("compressed sensing: sparse in wavelets", "wavelet", "wavelet", "WaveletConfig"),
     "total-variation": _method(
@@ -73,6 +77,10 @@ METHODS: dict[str, Method] = {
     "pocs": _method(
         "partial Fourier by the phase of the centre, iterated",
         "pocs", "pocs", "PocsConfig", needs_maps=False, default_maps="none",
+    ),
+    "low-rank": _method(
+        "series of few components in each place (locally low rank)",
+        "low_rank", "low_rank", "LowRankConfig", series=True,
     ),
 }  # fmt: skip
 """By the names that commands use."""

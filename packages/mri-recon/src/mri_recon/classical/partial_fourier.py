@@ -3,13 +3,13 @@
 from dataclasses import dataclass
 
 import torch
-from jaxtyping import Complex, Float
+from jaxtyping import Complex
 from torch import Tensor
 
 from mri_recon.errors import ConfigError
 from mri_recon.physics.fourier import ifft1c
 
-__all__ = ["PartialFourier", "phase_image"]
+__all__ = ["PartialFourier", "low_resolution", "with_phase_of"]
 
 
 @dataclass(frozen=True)
@@ -107,22 +107,19 @@ class PartialFourier:
         return shaped[:, None] if self.axis == -2 else shaped
 
 
-def phase_image(kspace: Complex[Tensor, "*batch ky kx"], part: PartialFourier) -> Complex[Tensor, "*batch y x"]:
-    """Return the unit phase of the low-resolution image: 1 where that is zero.
+def low_resolution(kspace: Complex[Tensor, "*batch ky kx"], part: PartialFourier) -> Complex[Tensor, "*batch y x"]:
+    """Return the image of the symmetric part of k-space along the partial axis, with a Hamming window against ringing.
 
-    The symmetric part of k-space along the partial axis, tapered by a Hamming window against ringing. The other axis
-    has been transformed already, and stays as sharp as it is.
+    The other axis has been transformed already, and stays as sharp as it is.
     """
     k = torch.arange(part.length, device=kspace.device) - part.centre
     window = 0.54 + 0.46 * torch.cos(torch.pi * k / (part.half + 0.5))
     window = torch.where(k.abs() <= part.half, window, torch.zeros_like(window))
-    low = ifft1c(kspace * part.along(window, kspace), part.axis)
+    return ifft1c(kspace * part.along(window, kspace), part.axis)
+
+
+def with_phase_of(image: Complex[Tensor, "*batch y x"], low: Complex[Tensor, "*batch y x"]) -> Tensor:
+    """Return the part of an image that has the phase of another, as it is where that is zero."""
     size = low.abs()
-    return torch.where(size > 0, low / torch.where(size > 0, size, torch.ones_like(size)), torch.ones_like(low))
-
-
-def real_part(
-    image: Complex[Tensor, "*batch y x"], phase: Complex[Tensor, "*batch y x"]
-) -> Float[Tensor, "*batch y x"]:
-    """Return the component of an image that has the given phase."""
-    return (image * phase.conj()).real
+    phase = torch.where(size > 0, low / torch.where(size > 0, size, torch.ones_like(size)), torch.ones_like(low))
+    return (image * phase.conj()).real * phase

@@ -16,9 +16,10 @@ from torch import Tensor
 
 from mri_io.config import Config
 from mri_recon.classical.kernels import check_input, image_combination, unit_scale
-from mri_recon.classical.partial_fourier import PartialFourier, phase_image, real_part
+from mri_recon.classical.partial_fourier import PartialFourier, low_resolution, with_phase_of
 from mri_recon.classical.result import Reconstruction
 from mri_recon.errors import ConfigError
+from mri_recon.physics.coils import combine, expand
 from mri_recon.physics.fourier import fft1c, ifft1c
 from mri_recon.types import Kspace, Maps, Mask
 
@@ -42,7 +43,9 @@ def pocs(
     iterations: int = 30,
     tolerance: float = 1e-3,
 ) -> Reconstruction:
-    """Reconstruct partial Fourier k-space coil by coil, then combine.
+    """Reconstruct partial Fourier k-space.
+
+    With maps the phase is that of the combined image, which the missing side of every coil then follows.
 
     Parameters
     ----------
@@ -51,7 +54,7 @@ def pocs(
     mask
         Broadcastable to it; which axis and side were sampled is found from it.
     maps
-        (..., map, coil, y, x): matched-filter combination, complex. None: root sum of squares, real.
+        (..., map, coil, y, x): complex image. None: coil by coil, then the root sum of squares, real.
     axis
         -2 (ky) or -1 (kx, an asymmetric echo); None: the one with a side missing.
     iterations
@@ -76,14 +79,18 @@ def pocs(
     scale = unit_scale(kspace)
     # What was sampled along the other axis is the same everywhere, so that axis can stay transformed.
     data = ifft1c(kspace / scale * (mask != 0), other)
-    phase = phase_image(data, part)
+    low = low_resolution(data, part)
+    low = low if maps is None else combine(low, maps)
     acquired = part.along(part.acquired(kspace.device), data)
     image = ifft1c(data, part.axis)
     active = torch.ones_like(scale, dtype=torch.bool)
     done, residual = 0, torch.zeros_like(scale)
     while done < iterations and bool(active.any()):
-        constrained = fft1c(real_part(image, phase) * phase, part.axis)
-        fresh = ifft1c(torch.where(acquired > 0, data, constrained), part.axis)
+        if maps is None:
+            constrained = with_phase_of(image, low)
+        else:
+            constrained = expand(with_phase_of(combine(image, maps), low), maps)
+        fresh = ifft1c(torch.where(acquired > 0, data, fft1c(constrained, part.axis)), part.axis)
         size = _norm(fresh)
         change = torch.where(size > 0, _norm(fresh - image) / torch.where(size > 0, size, torch.ones_like(size)), 0.0)
         image = torch.where(active, fresh, image)

@@ -32,7 +32,7 @@ class TotalVariationConfig(Config):
         ge=0,
         description="weight of the variation relative to the brightest zero-filled pixel; null: from the noise level",
     )
-    iterations: int = Field(default=60, ge=1, description="ADMM iterations at most")
+    iterations: int = Field(default=100, ge=1, description="ADMM iterations at most")
     tolerance: float = Field(default=2e-3, ge=0, description="relative primal and dual residual to stop at")
     inner: int = Field(default=4, ge=1, description="conjugate gradient steps in an iteration")
 
@@ -43,7 +43,7 @@ def total_variation(
     maps: Maps,
     *,
     regularisation: float | None = None,
-    iterations: int = 60,
+    iterations: int = 100,
     tolerance: float = 2e-3,
     inner: int = 4,
 ) -> Reconstruction:
