@@ -8,8 +8,6 @@ import torch
 
 from mri_recon.calibration import espirit
 from mri_recon.classical.grappa import grappa
-from mri_recon.classical.homodyne import homodyne
-from mri_recon.classical.pocs import pocs
 from mri_recon.classical.spirit import spirit
 from mri_recon.metrics import least_squares_scale, psnr
 from mri_recon.physics import calibration_region, combine, ifft2c
@@ -44,12 +42,3 @@ def test_prospective_two_by_two(real_data: Path, brain: tuple[torch.Tensor, ...]
     maps = espirit(under[(slice(None), *calibration_region(mask.numpy()))], (230, 180))
     assert quality(brain[2], grappa(under, mask, maps).image) >= 36.2  # CG-SENSE of BART and SigPy: 35.9
     assert quality(brain[2], spirit(under, mask, maps).image) >= 36.4
-
-
-def test_partial_fourier_of_the_full_slice(brain: tuple[torch.Tensor, ...]) -> None:
-    full, maps, reference = brain
-    mask = torch.zeros(230, 1)
-    mask[:144] = 1  # five eighths
-    zero = quality(reference, combine(ifft2c(full * mask), maps)[0])
-    for method in (homodyne, pocs):
-        assert quality(reference, method(full * mask, mask, maps).image) > zero + 1
