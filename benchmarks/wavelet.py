@@ -14,7 +14,7 @@ from mri_recon.classical import wavelet, zero_filled
 from mri_recon.metrics import nmse
 from mri_recon.physics import equispaced_fraction_mask
 
-GRID = (5e-4, 1e-3, 2e-3, 4e-3, 8e-3)
+GRID = (1e-3, 2e-3, 4e-3)
 NOISE = 0.004
 
 

@@ -16,7 +16,7 @@ from mri_joint.evaluate import evaluate as evaluate_joint
 from mri_joint.metrics import image_metrics
 from mri_recon.errors import ShapeError
 from mri_recon.evaluate import evaluate as evaluate_recon
-from mri_recon.metrics import nmse, psnr, ssim
+from mri_recon.metrics import hfen, nmse, psnr, ssim
 from mri_seg.evaluate import evaluate as evaluate_seg
 from mri_seg.metrics import dice, volume_metrics
 from mri_seg.metrics.volume import voxel_size_mm
@@ -68,7 +68,7 @@ def recon_rows(volume):
     for method in ("recon/a", "recon/reference"):
         image = magnitudes(volume, method, np.float64)
         values = {"psnr": psnr(truth, image), "ssim": ssim(truth, image), "nmse": nmse(truth, image)}
-        yield {"method": method, **values}
+        yield {"method": method, **values, "hfen": hfen(truth, image)}
 
 
 def seg_rows(volume):
