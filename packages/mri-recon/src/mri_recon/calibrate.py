@@ -109,9 +109,9 @@ class _CalibrateVolume:
         """Return the maps of a plane, (map, coil, rows, columns); zeros where nothing was measured."""
         coils, *grid = planes.shape
         measured, mask = planes.merged(number)
+        region = limited_region(mask, (grid[0], grid[1]), self.config.calibration)
         if not measured.any():
             return np.zeros((_map_sets(self.config), coils, *grid), np.complex64)
-        region = limited_region(mask, (grid[0], grid[1]), self.config.calibration)
         centre = measured[(slice(None), *region)].to(self.device)
         maps: np.ndarray = CALIBRATIONS[self.method][1](centre, tuple(grid), self.config).cpu().numpy()
         if not maps.any():
