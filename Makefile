@@ -39,8 +39,9 @@ types: dev  ## mypy
 contracts: dev  ## import-linter: the layering of the packages
 	$(VENV)/bin/lint-imports
 
+# Threads of several processes on the same cores wait for one another: one each.
 unit: dev  ## pytest on two processes; JOBS=0 in one
-	GOMP_SPINCOUNT=50000 $(PY) -m pytest -n $(JOBS) --dist loadfile
+	$(if $(filter 0 1,$(JOBS)),,OMP_NUM_THREADS=1) GOMP_SPINCOUNT=50000 $(PY) -m pytest -n $(JOBS) --dist loadfile
 
 bench-real: install  ## figures on real input (MRI_TEST_DATA), for docs/results.md
 	$(PY) benchmarks/real_data.py

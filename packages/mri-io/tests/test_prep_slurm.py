@@ -119,7 +119,7 @@ def test_jobs_end_while_others_still_work(slurm):
         from mri_io.testing.waiting import wait_until
 
         if item == 0:
-            wait_until(cancelled.exists)
+            wait_until(lambda: cancelled.exists() and bool(cancelled.read_text()))
             return {"own": os.environ["SLURM_JOB_ID"], "cancelled": cancelled.read_text().split()}
         return {}
 

@@ -1,10 +1,12 @@
 """Evaluation of reconstructions against scikit-image and numpy, and what cannot be measured."""
 
+import csv
 import json
 import re
 
 import numpy as np
 import pytest
+from matplotlib.image import imread
 from skimage.metrics import peak_signal_noise_ratio, structural_similarity
 
 from mri_io import create_cohort, open_cohort
@@ -12,6 +14,7 @@ from mri_io.schema import Provenance
 from mri_io.testing import tiny_cohort
 from mri_recon.errors import ShapeError
 from mri_recon.evaluate import evaluate
+from mri_recon.evaluation_figure import typical_volume
 from mri_recon.metrics import hfen
 from mri_recon.run import run
 from mri_recon.stored_masks import MaskConfig
@@ -44,6 +47,14 @@ def test_metrics_are_those_of_scikit_image_and_numpy(shared, cli):
         assert row["nmse"] == pytest.approx(np.sum((truth - image) ** 2) / np.sum(truth**2), rel=1e-5)
         commits = {item["path"]: item["commit"] for item in stored["inputs"]}
         assert commits[f"{volume.id}/recon/half"] == volume["recon/half"].commit
+    with (shared.path / "evaluations" / "peer.csv").open() as file:
+        table = list(csv.DictReader(file))
+    assert [float(row["hfen"]) for row in table] == [row["hfen"] for row in stored["rows"]]
+    picture = imread(shared.path / "evaluations" / "peer.png")  # two rows, images and errors, of two columns
+    height, width = (picture.shape[0] - 50) // 2, picture.shape[1] // 2
+    errors = picture[-height:, width:]
+    assert (errors[..., 0] != errors[..., 2]).mean() > 0.2  # in colours
+    assert f"{shared.path}/evaluations/peer (json, csv, png)" in done.out
     shown = re.findall(r"\d+\.\d+", done.out)
     for metric, values in stored["summary"]["recon/half"].items():
         column = [row[metric] for row in stored["rows"]]
@@ -136,3 +147,17 @@ def test_choices_are_named_when_one_is_wrong(shared, cli):
     done = cli("recon", "evaluate", shared.path, "--methods", "image/t1", "--region", "brain")
     assert done.status == 2
     assert "expected region all, head or seg/NAME" in done.err
+
+
+def test_a_picture_shows_the_median_volume_and_goes_with_its_evaluation(shared, monkeypatch):
+    for number, volume in enumerate(shared.volumes()):
+        scaled = np.abs(volume["recon/reference"].numpy()) * (1.1, 1.3, 1.2)[number]
+        volume.write("recon/off", scaled.astype(np.float32), provenance=MADE)
+    options = {"reference": "recon/reference", "methods": ["recon/off"], "part": None, "name": "pictured"}
+    rows = evaluate(shared.path, **options)["rows"]
+    assert typical_volume(rows, "recon/off") == shared.volumes()[2].id
+    picture = shared.path / "evaluations" / "pictured.png"
+    assert picture.is_file()
+    monkeypatch.setattr("mri_recon.evaluate.can_draw", lambda: False)  # as without matplotlib
+    evaluate(shared.path, **options)
+    assert not picture.exists()

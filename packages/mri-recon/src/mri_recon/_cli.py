@@ -162,9 +162,10 @@ def evaluate(
     scheduler: options.Scheduler = "sync",
     cache: options.Cache = None,
 ) -> None:
-    """Measure PSNR, SSIM, NMSE and HFEN against a reference."""
+    """Measure PSNR, SSIM, NMSE and HFEN against a reference: a table, and a picture with matplotlib installed."""
     from mri_io.evaluation_tables import print_evaluation
     from mri_recon.evaluate import evaluate as evaluate_methods
+    from mri_recon.evaluation_figure import can_draw
 
     evaluation = evaluate_methods(
         cohort,
@@ -179,4 +180,6 @@ def evaluate(
         scheduler=scheduler,
     )
     print_evaluation(evaluation)
+    made = "json, csv, png" if can_draw() else "json, csv; a picture needs matplotlib: pip install 'mri-io[report]'"
+    typer.echo(f"{cohort.rstrip('/')}/evaluations/{name} ({made})")
     raise typer.Exit(1 if evaluation.get("missing") else 0)

@@ -144,6 +144,7 @@ class Comparison:
         task: str,
         metrics: Mapping[str, Mapping[str, str]],
         config: Mapping[str, Any],
+        figure: bytes | None = None,
     ) -> dict[str, Any]:
         """Keep what was measured with the cohort, and return the stored evaluation.
 
@@ -157,5 +158,6 @@ class Comparison:
             config=config,
             inputs=measured.inputs,
             missing=measured.missing,
+            figure=figure,
         )
         return self.cohort.evaluations()[name]

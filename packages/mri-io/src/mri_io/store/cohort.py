@@ -385,8 +385,9 @@ class Cohort:
         inputs: Sequence[Mapping[str, str] | Element] = (),
         missing: Sequence[Mapping[str, str]] = (),
         overwrite: bool = True,
+        figure: bytes | None = None,
     ) -> AnyPath:
-        """Write ``evaluations/<name>.json`` and ``.csv``; see `mri_io.store.evaluations`."""
+        """Write ``evaluations/<name>.json``, ``.csv`` and ``.png``; see `mri_io.store.evaluations`."""
         return evaluations.write_evaluation(
             self.path,
             name,
@@ -397,6 +398,7 @@ class Cohort:
             inputs=inputs,
             missing=missing,
             overwrite=overwrite,
+            figure=figure,
         )
 
     def evaluations(self) -> dict[str, dict[str, Any]]:

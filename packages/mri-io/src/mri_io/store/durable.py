@@ -13,7 +13,15 @@ from typing import Any
 from mri_io.errors import StoreError
 from mri_io.store.remote.paths import AnyPath, StorePath
 
-__all__ = ["EarlyFlush", "flush_folder", "flush_tree", "storage_errors", "write_json_atomic", "write_text_atomic"]
+__all__ = [
+    "EarlyFlush",
+    "flush_folder",
+    "flush_tree",
+    "storage_errors",
+    "write_bytes_atomic",
+    "write_json_atomic",
+    "write_text_atomic",
+]
 
 _REMEDY = {
     errno.ENOSPC: "The file system is full: free space, then run the command again; it continues there.",
@@ -50,21 +58,26 @@ def write_json_atomic(path: AnyPath, content: Any) -> None:
 
 def write_text_atomic(path: AnyPath, text: str) -> None:
     """Write a text file so that readers see the old content or the new, never a part."""
+    write_bytes_atomic(path, text.encode())
+
+
+def write_bytes_atomic(path: AnyPath, content: bytes) -> None:
+    """Write a file so that readers see the old content or the new, never a part."""
     if isinstance(path, StorePath):
-        path.write(text.encode())
+        path.write(content)
         return
     temporary = path.with_name(f".{path.name}.{uuid.uuid4().hex}")
     with storage_errors(path):
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
-            with temporary.open("w", encoding="utf-8", newline="") as file:
-                file.write(text)
+            with temporary.open("wb") as file:
+                file.write(content)
                 file.flush()
                 os.fsync(file.fileno())
             temporary.replace(path)
         finally:
             temporary.unlink(missing_ok=True)
-        flush_folder(path.parent)
+            flush_folder(path.parent)
 
 
 def flush_tree(folder: Path) -> None:

@@ -14,7 +14,7 @@ from mri_io.schema.attributes import now_utc
 from mri_io.schema.validation import validate
 from mri_io.store.checks import check_anonymous
 from mri_io.store.documents import read_document, write_document
-from mri_io.store.durable import write_text_atomic
+from mri_io.store.durable import write_bytes_atomic, write_text_atomic
 from mri_io.store.remote.paths import AnyPath, sorted_glob
 
 if TYPE_CHECKING:
@@ -74,8 +74,9 @@ def write_evaluation(
     inputs: "Sequence[Mapping[str, str] | Element]" = (),
     missing: Sequence[Mapping[str, str]] = (),
     overwrite: bool = True,
+    figure: bytes | None = None,
 ) -> AnyPath:
-    """Write ``evaluations/<name>.json`` with a summary, and the rows as ``.csv``.
+    """Write ``evaluations/<name>.json`` with a summary, the rows as ``.csv`` and a picture as ``.png``.
 
     Parameters
     ----------
@@ -99,6 +100,8 @@ def write_evaluation(
         ``{"volume_id", "error"}`` of volumes that could not be measured.
     overwrite
         Whether an earlier evaluation of that name is replaced.
+    figure
+        The picture; None for none.
 
     Returns
     -------
@@ -141,6 +144,11 @@ def write_evaluation(
     table.writeheader()
     table.writerows(clean)
     write_text_atomic(path.with_suffix(".csv"), text.getvalue())
+    picture = path.with_suffix(".png")
+    if figure is not None:
+        write_bytes_atomic(picture, figure)
+    else:
+        picture.unlink(missing_ok=True)  # of an earlier evaluation of this name
     write_document(path, content)
     return path
 

@@ -156,6 +156,12 @@ class StorePath:
         """Write an object in one step, return its tag; see `Backend.write`."""
         return self.backend.write(self.key, data, condition)
 
+    def unlink(self, *, missing_ok: bool = False) -> None:
+        """Remove an object; FileNotFoundError when there is none and `missing_ok` is false."""
+        if not missing_ok and not self.is_file():
+            raise FileNotFoundError(str(self))
+        self.backend.delete([self.key])
+
     def update(self, change: Callable[[bytes | None], bytes | None]) -> None:
         """Change the content of an object so that the changes of others stay: again, while others are quicker.
 
