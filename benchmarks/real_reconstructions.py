@@ -20,7 +20,7 @@ from timing import Table
 from mri_io.formats.bart import read_cfl
 from mri_recon.calibrate import limited_region
 from mri_recon.calibration import espirit
-from mri_recon.classical import Reconstruction, cg_sense, total_variation, wavelet, zero_filled
+from mri_recon.classical import Reconstruction, cg_sense, homodyne, pocs, total_variation, wavelet, zero_filled
 from mri_recon.metrics import least_squares_scale, psnr, ssim
 from mri_recon.physics import equispaced_fraction_mask
 from mri_recon.physics.masks.poisson import poisson_mask
@@ -109,6 +109,29 @@ def _run(function: Callable[..., Reconstruction], case: Case, weight: float | No
     return function(case.kspace, case.mask, case.maps, regularisation=weight)
 
 
+def partial_fourier(full: torch.Tensor, maps: torch.Tensor, scores: Scores) -> Table:
+    """Return PSNR with a part of the lines, the missing ones before and after the centre."""
+    table = Table("kept", "axis", "zero-filled", "homodyne", "POCS, trust 1", "POCS")
+    for eighths in (5, 6, 7):
+        for axis, name in ((-2, "ky"), (-1, "kx")):
+            length = full.shape[axis]
+            cells: list[list[str]] = [[], [], [], []]
+            for late in (True, False):
+                lines = torch.arange(length) < round(eighths / 8 * length)
+                mask = (lines.flip(0) if late else lines).float()
+                mask = mask[:, None] if axis == -2 else mask[None]
+                images = (
+                    zero_filled(full * mask, maps),
+                    homodyne(full * mask, mask, maps).image,
+                    pocs(full * mask, mask, maps, trust=1).image,
+                    pocs(full * mask, mask, maps).image,
+                )
+                for image, cell in zip(images, cells, strict=True):
+                    cell.append(f"{scores.of(image)[0]:.1f}")
+            table.row(f"{eighths}/8", name, *(", ".join(cell) for cell in cells))
+    return table
+
+
 def prospective() -> list[tuple[str, np.ndarray]]:
     """Return pictures of the scan that has no reference."""
     kspace = torch.from_numpy(np.load(DATA / "kspace_brain8ch_poisson" / "cartesian_ksp.npy"))
@@ -142,7 +165,8 @@ def main() -> None:
     full = load("full")
     middle = tuple(slice(n // 2 - 12, n // 2 + 12) for n in full.shape[-2:])
     ny, nx = full.shape[-2:]
-    scores = Scores(zero_filled(full, espirit(full[(slice(None), *middle)], (int(ny), int(nx)))))
+    maps = espirit(full[(slice(None), *middle)], (int(ny), int(nx)))
+    scores = Scores(zero_filled(full, maps))
     table = Table("case", "method", "PSNR (dB)", "SSIM", "automatic weight", "best of grid (dB)", "time (s)")
     for name, case in brain_cases(full).items():
         if not arguments.cases or any(part in name for part in arguments.cases):
@@ -151,6 +175,8 @@ def main() -> None:
         arguments.pictures.mkdir(parents=True, exist_ok=True)
         draw(scores.panels, arguments.pictures / "brain.png")
         draw(prospective(), arguments.pictures / "prospective.png")
+    if not arguments.cases or "partial Fourier" in arguments.cases:
+        print(partial_fourier(full, maps, scores), "\n", flush=True)
     table.print_and_exit("torch")
 
 

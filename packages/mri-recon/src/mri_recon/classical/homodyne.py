@@ -1,11 +1,13 @@
 r"""Homodyne detection for partial Fourier data (Noll, Nishimura and Macovski 1991, doi:10.1109/42.79473).
 
 The image is real but for a smooth phase, so its k-space is conjugate symmetric once the phase is taken away: what was
-acquired on one side only counts twice, and the symmetric part in the middle once, with a ramp between them (eq. 3):
+acquired on one side only counts twice, and the symmetric part in the middle once, with ramps at its ends (eq. 3):
 
 .. math:: x = \mathrm{Re} \left( e^{-i \phi} F^{-1} W y \right) e^{i \phi}, \quad W(k) + W(-k) = 2
 
-The phase is that of the symmetric part. The method is direct; where the phase is not smooth, `pocs` is better.
+The phase is that of the symmetric part. The method is direct. What is out of phase is lost, at low frequencies, too:
+where the phase is not smooth, `pocs` is better. The ramps are short, as wide ones multiply low frequencies, whose phase
+error is the largest in absolute terms.
 """
 
 from typing import Literal
@@ -30,11 +32,11 @@ class HomodyneConfig(Config):
     """Parameters of `homodyne`."""
 
     axis: Literal[-2, -1] | None = Field(default=None, description="-2: ky, -1: kx; None: the one with a side missing")
-    ramp: float = Field(default=1.0, ge=0, le=1, description="share of the symmetric part over which the weights pass")
+    ramp: float = Field(default=0.1, ge=0, le=1, description="share of each half of the symmetric part with a ramp")
 
 
 def homodyne(
-    kspace: Kspace, mask: Mask, maps: Maps | None = None, *, axis: int | None = None, ramp: float = 1.0
+    kspace: Kspace, mask: Mask, maps: Maps | None = None, *, axis: int | None = None, ramp: float = 0.1
 ) -> Reconstruction:
     """Reconstruct partial Fourier k-space.
 
@@ -51,7 +53,7 @@ def homodyne(
     axis
         -2 (ky) or -1 (kx, an asymmetric echo); None: the one with a side missing.
     ramp
-        Share of the symmetric part over which the weights pass from 0 to 2, along a raised cosine; 0: a step.
+        Share of each half of the symmetric part, at its end, over which the weights pass from 1 to 0 or 2; 0: a step.
 
     Returns
     -------
@@ -80,11 +82,11 @@ def homodyne(
 
 
 def homodyne_weights(part: PartialFourier, ramp: float, device: torch.device) -> Tensor:
-    """Return W (length,): 2 on the side that was acquired whole, 0 on the other, 1 at the centre."""
+    """Return W (length,): 2 on the side that was acquired whole, 0 on the other, 1 in the middle."""
     k = part.distance(device).double()
-    reach = ramp * part.half + 0.5
-    inside = (k / reach).clamp(-1, 1)
-    weights = 1 + torch.sin(torch.pi / 2 * inside)
+    width = max(ramp * part.half, 0.5)
+    passed = ((k.abs() - (part.half + 0.5 - width)) / width).clamp(0, 1)
+    weights = 1 + k.sign() * torch.sin(torch.pi / 2 * passed)
     # An even length has one frequency without a mirror image, -N / 2: it counts once.
     if part.length % 2 == 0:
         weights = torch.where(k.abs() == part.length // 2, torch.ones_like(weights), weights)

@@ -1,6 +1,6 @@
 """The pattern of a partial Fourier acquisition: which axis, which side, and the low-resolution phase it allows."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from jaxtyping import Complex
@@ -90,6 +90,15 @@ class PartialFourier:
     def half(self) -> int:
         """Number of positions on the short side: the symmetric part reaches so far from the centre."""
         return min(self.centre - self.low, self.high - 1 - self.centre)
+
+    def without_ends(self) -> "PartialFourier | None":
+        """Return the pattern without the outer quarter of the short side, None where too little would be left."""
+        hidden = max(1, self.half // 4)
+        if self.half - hidden < 1:
+            return None
+        if self.low > 0:
+            return replace(self, low=self.low + hidden)
+        return replace(self, high=self.high - hidden)
 
     def distance(self, device: torch.device) -> Tensor:
         """Return frequencies that grow towards the side that was acquired whole, 0 at the centre."""

@@ -21,7 +21,7 @@ import torch
 from torch import Tensor
 
 from mri_io.errors import NonFiniteError
-from mri_recon.classical.result import Reconstruction
+from mri_recon.classical.result import Reconstruction, plain
 from mri_recon.classical.solvers import Solution
 from mri_recon.classical.solvers.batched import divide
 from mri_recon.errors import ConfigError
@@ -110,12 +110,6 @@ class Problem:
         There the data say nothing, and the penalty would continue the image into the empty background.
         """
         image = self.scale * torch.where(self.seen, solution.x, torch.zeros_like(solution.x))
-        settings = {"regularisation": _plain(self.regularisation), "noise_level": _plain(self.noise)}
+        settings = {"regularisation": plain(self.regularisation), "noise_level": plain(self.noise)}
         image = image[..., 0, :, :] if image.shape[-3] == 1 else image
         return Reconstruction(image, solution.iterations, solution.residual, solution.reason, settings)
-
-
-def _plain(values: Tensor) -> float | list[float]:
-    """Return one number, or a list of one per batch element."""
-    numbers: list[float] = values.flatten().tolist()
-    return numbers[0] if len(numbers) == 1 else numbers

@@ -6,7 +6,7 @@ from typing import Any
 
 from torch import Tensor
 
-__all__ = ["Reconstruction"]
+__all__ = ["Reconstruction", "plain"]
 
 
 @dataclass(frozen=True)
@@ -32,3 +32,9 @@ class Reconstruction:
     residual: float = 0.0
     reason: str = "converged"
     settings: Mapping[str, Any] = field(default_factory=dict)
+
+
+def plain(values: Tensor) -> float | list[float]:
+    """Return one number, or a list of one per batch element, for the settings."""
+    numbers: list[float] = values.flatten().tolist()
+    return numbers[0] if len(numbers) == 1 else numbers
