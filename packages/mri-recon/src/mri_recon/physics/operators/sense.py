@@ -1,4 +1,4 @@
-r"""The SENSE operator of Cartesian parallel imaging, :math:`A = M F S`, and its reduced form for solvers."""
+r"""The SENSE operator of Cartesian parallel imaging, :math:`A = M F S`."""
 
 import torch
 from torch import Tensor
@@ -7,8 +7,9 @@ from mri_recon.errors import ShapeError
 from mri_recon.physics.fourier import centre_phase, fftc, ifftc
 from mri_recon.physics.operators.base import LinearOperator, power_iteration
 from mri_recon.physics.operators.coil import CoilOperator
+from mri_recon.physics.operators.reduced import ReducedSense
 
-__all__ = ["ReducedSense", "SenseOperator"]
+__all__ = ["SenseOperator"]
 
 
 class SenseOperator(LinearOperator):
@@ -73,15 +74,28 @@ class SenseOperator(LinearOperator):
         kspace
             (..., coil, ky, kx).
         """
-        data = self.mask * kspace
-        if self.full_dims:
-            data = ifftc(data, self.full_dims)
         rest = tuple(dim for dim in self.dims if dim not in self.full_dims)
+        lines = self._lines(rest)
+        if lines is not None:
+            # What was not sampled need not be transformed.
+            data = ifftc(kspace.index_select(rest[0], lines), self.full_dims)
+            length = kspace.shape[rest[0]]
+            places = (lines - length // 2) % length
+            data = data * centre_phase(kspace, rest[0]).index_select(rest[0], places).conj()
+            whole = torch.zeros(kspace.shape, dtype=kspace.dtype, device=kspace.device)
+            return self._reduced_operator(), whole.index_copy(rest[0], places, data)
+        data = ifftc(self.mask * kspace, self.full_dims)
         if rest:
             data = torch.fft.ifftshift(data, dim=rest)
             for dim in rest:
                 data = data * centre_phase(data, dim).conj()
         return self._reduced_operator(), data
+
+    def _lines(self, rest: tuple[int, ...]) -> Tensor | None:
+        """Return the positions that are sampled along the only axis that is undersampled, None where there are more."""
+        if len(rest) != 1 or not self.full_dims or self.mask.numel() != self.mask.shape[rest[0]]:
+            return None
+        return self.mask.flatten().nonzero()[:, 0]
 
     def norm(self, iterations: int = 20) -> Tensor:
         """Return the largest eigenvalue of ``A^H A`` per batch element, by power iteration; shape (..., 1, 1, 1)."""
@@ -95,64 +109,5 @@ class SenseOperator(LinearOperator):
         if self._reduced is None:
             rest = tuple(dim for dim in self.dims if dim not in self.full_dims)
             mask = torch.fft.ifftshift(self.mask, dim=rest) if rest else self.mask
-            self._reduced = ReducedSense(self.coil, mask, rest)
+            self._reduced = ReducedSense(self.coil, mask, rest, self.spatial)
         return self._reduced
-
-
-class ReducedSense(LinearOperator):
-    """SENSE with plain FFTs along the undersampled axes only; made by `SenseOperator.reduced`.
-
-    Its range is k-space along `dims`, with the origin first, and image space along the others. Centring would only
-    multiply its rows with phases and shift the rows and the image together, which the normal operator does not see.
-    Without gradients the coil images of `normal` stay in one buffer that the operator keeps, because memory that is
-    asked for anew costs more than the arithmetic; so one operator serves one thread.
-    """
-
-    def __init__(self, coil: CoilOperator, mask: Tensor, dims: tuple[int, ...]) -> None:
-        self.coil, self.mask, self.dims = coil, mask, dims
-        self._buffer: Tensor | None = None
-
-    def forward(self, x: Tensor) -> Tensor:
-        """Return sampled data (..., coil, y | ky, x | kx) of images (..., map, y, x)."""
-        return self._sampled(self.coil.forward(x))
-
-    def adjoint(self, y: Tensor) -> Tensor:
-        """Return images (..., map, y, x)."""
-        return self.coil.adjoint(self._back(self.mask * y))
-
-    def normal(self, x: Tensor) -> Tensor:
-        """Return the ``A^H A x`` of the SENSE operator."""
-        maps = self.coil.maps
-        if torch.is_grad_enabled() and (x.requires_grad or maps.requires_grad):
-            return self.coil.adjoint(self._back(self._sampled(self.coil.forward(x))))
-        sets, images = maps.unbind(self.coil.map_dim), x.unbind(self.coil.coil_dim)
-        shape = torch.broadcast_shapes(sets[0].shape, images[0].unsqueeze(self.coil.coil_dim).shape)
-        if self._buffer is None or self._buffer.shape != shape or self._buffer.dtype != x.dtype:
-            self._buffer = torch.empty(shape, dtype=x.dtype, device=x.device)
-        for number, (set_, image) in enumerate(zip(sets, images, strict=True)):
-            image = image.unsqueeze(self.coil.coil_dim)
-            if number:
-                self._buffer.addcmul_(set_, image)
-            else:
-                torch.mul(set_, image, out=self._buffer)
-        back = self._back(self._sampled(self._buffer))
-        # conj(sum(s conj(c))) instead of sum(conj(s) c), which would make conjugate maps each time.
-        conjugate = back.conj_physical_()
-        result = []
-        for set_ in sets:
-            # Frames of the mask alone do not fit into the buffer.
-            fits = conjugate.shape == shape
-            product = torch.mul(set_, conjugate, out=self._buffer) if fits else set_ * conjugate
-            result.append(product.sum(dim=self.coil.coil_dim).conj_physical_())
-        return torch.stack(result, dim=self.coil.coil_dim)
-
-    def _sampled(self, coil_images: Tensor) -> Tensor:
-        if not self.dims:
-            return coil_images * self.mask
-        data = torch.fft.fftn(coil_images, dim=self.dims, norm="ortho")
-        if torch.broadcast_shapes(data.shape, self.mask.shape) != data.shape:
-            return data * self.mask
-        return data.mul_(self.mask)
-
-    def _back(self, data: Tensor) -> Tensor:
-        return torch.fft.ifftn(data, dim=self.dims, norm="ortho") if self.dims else data
