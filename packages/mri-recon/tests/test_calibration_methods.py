@@ -86,10 +86,11 @@ def test_methods_refuse_zeros_and_nan_and_take_one_coil_and_odd_grids(scan, name
 def test_walsh_maps_are_the_eigenvectors_of_the_local_covariance(scan):
     images = ifft2c(scan["kspace"])
     maps = walsh_maps(images, 3)
-    for y, x in ((30, 28), (20, 30), (40, 25)):
+    dark = 1e-3  # at the last pixel, of 1 % of the brightest coil image: fewer products
+    for y, x, tolerance in ((30, 28, 1e-5), (20, 30, 1e-5), (32, 14, 1e-5), (40, 25, dark)):
         box = images[:, y - 1 : y + 2, x - 1 : x + 2].flatten(1)
         leading = torch.linalg.eigh(box @ box.mH)[1][:, -1]
-        assert float((leading.conj() * maps[:, y, x]).sum().abs()) > 1 - 1e-5
+        assert float((leading.conj() * maps[:, y, x]).sum().abs()) > 1 - tolerance
 
 
 def test_inati_reaches_the_maps_of_walsh_where_there_is_a_signal(scan):

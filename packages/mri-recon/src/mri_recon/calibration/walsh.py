@@ -18,6 +18,8 @@ from mri_recon.calibration.low_resolution import CalibrationConfig, coil_images,
 __all__ = ["WalshConfig", "walsh", "walsh_maps"]
 
 _BLOCK_BYTES = 16 * 2**20
+_DARK = 0.02
+"""Pixels darker than this share of the brightest have no direction but the noise's, on which no time is spent."""
 
 
 class WalshConfig(CalibrationConfig):
@@ -45,6 +47,12 @@ def walsh_maps(images: Complex[Tensor, "coil y x"], width: int = 5) -> Complex[T
         Coil images of any resolution.
     width
         Of the box, pixels; at the edge of the image it is smaller.
+
+    Returns
+    -------
+    Tensor
+        (coil, y, x). Where the box holds less than 2 % of the largest coil image, the vector is that of two products
+        with the covariance, which may not have converged.
     """
     coils, height, columns = images.shape
     before, after = (width - 1) // 2, width // 2
@@ -52,6 +60,7 @@ def walsh_maps(images: Complex[Tensor, "coil y x"], width: int = 5) -> Complex[T
     padded = torch.nn.functional.pad(images / scale, (before, after, before, after)).permute(1, 2, 0)
     rows = max(1, _BLOCK_BYTES // (coils * coils * columns * images.element_size()))
     maps = torch.empty_like(images)
+    floor = (_DARK * width) ** 2
     for top in range(0, height, rows):
         bottom = min(top + rows, height)
         part = padded[top : bottom + width - 1]
@@ -59,7 +68,7 @@ def walsh_maps(images: Complex[Tensor, "coil y x"], width: int = 5) -> Complex[T
         # A column of the covariance is a good start: one product from a unit vector, never zero where there is signal.
         strongest = covariance.diagonal(dim1=1, dim2=2).real.argmax(dim=1)
         column = covariance.gather(2, strongest[:, None, None].expand(-1, coils, 1))
-        _, leading = leading_eigenvectors(covariance, column, tolerance=3e-3)
+        _, leading = leading_eigenvectors(covariance, column, floor=floor, tolerance=3e-3)
         maps[:, top:bottom] = leading[..., 0].mT.reshape(coils, bottom - top, columns)
     return maps
 
