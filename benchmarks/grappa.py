@@ -25,7 +25,8 @@ SIZE, COILS, NOISE = 320, 8, 0.004
 def _peer(folder: Path, name: str) -> Callable[[], np.ndarray]:
     import pygrappa
 
-    kspace, centre = np.load(folder / "kspace.npy"), np.load(folder / "centre.npy")
+    # cgrappa takes numbers of double precision alone.
+    kspace, centre = (np.load(folder / f"{each}.npy").astype(np.complex128) for each in ("kspace", "centre"))
     function = getattr(pygrappa, name)
     return lambda: np.stack(
         [
