@@ -8,7 +8,7 @@ DEMO ?= demo-output
 JOBS ?= 2
 inputs := pyproject.toml constraints.txt tools/bootstrap.sh $(wildcard packages/*/pyproject.toml)
 
-.PHONY: help install dev demo test lint types contracts unit format bench-real bench-memory bench-startup bench-store faults clean
+.PHONY: help install dev demo test lint types contracts unit format bench-real bench-memory bench-recon bench-startup bench-store accuracy faults clean
 
 help:  ## list the targets
 	@grep -E '^[a-z-]+:.*##' Makefile | sed -E 's/:[^#]*## /\t/' | expand -t 16
@@ -54,6 +54,14 @@ bench-memory: install  ## the most memory that converting a file of 4 GB takes, 
 
 faults: dev  ## kills, flipped bits, full disks, races and damaged inputs, for docs/results.md; an hour
 	GOMP_SPINCOUNT=50000 $(PY) -m tools.faults
+
+# Peers that do not go into this environment are used from a Python that PEER_PYTHON names, BART when it is installed.
+bench-recon: dev  ## speed of operators, masks, calibration, reconstruction and metrics beside peers, for docs/results.md
+	status=0; for name in physics calibration wavelet grappa metrics masks; do \
+	  echo "== $$name"; $(PY) benchmarks/$$name.py || status=1; done; exit $$status
+
+accuracy: install  ## errors of the classical reconstructions beside BART: simulated scans, and real ones (MRI_TEST_DATA)
+	$(PY) benchmarks/accuracy.py; $(PY) benchmarks/real_reconstructions.py
 
 bench-startup: install  ## time from the shell to the help of the commands
 	$(PY) benchmarks/startup.py

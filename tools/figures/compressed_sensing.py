@@ -4,12 +4,11 @@ import sys
 
 import numpy as np
 import torch
-from matplotlib.figure import Figure
+from panels import draw_errors
 
 from mri_io.simulate.brains import simulate_head
 from mri_recon.calibration import espirit
 from mri_recon.classical import cg_sense, total_variation, wavelet, zero_filled
-from mri_recon.metrics import psnr
 from mri_recon.physics.masks.poisson import poisson_mask
 
 SHAPE = (192, 160)
@@ -23,26 +22,14 @@ def compressed_sensing(path: str) -> None:
     mask = torch.from_numpy(poisson_mask(SHAPE, 6, 0.12, seed=0).astype(np.float32))
     kspace = (torch.from_numpy(clean) + NOISE * noise) * mask
     maps = espirit(kspace[:, 86:106, 71:89], SHAPE)
-    truth = zero_filled(torch.from_numpy(clean), maps).abs().numpy()
     images = {
         "zero-filled": zero_filled(kspace, maps),
         "CG-SENSE": cg_sense(kspace, mask, maps).image,
         "l1-wavelet": wavelet(kspace, mask, maps).image,
         "total variation": total_variation(kspace, mask, maps).image,
     }
-    figure = Figure(figsize=(6.6, 4.5), layout="constrained")
-    panels = figure.subplots(2, len(images))
-    for (title, image), (upper, lower) in zip(images.items(), panels.T, strict=True):
-        magnitude = image.abs().numpy()
-        top = float(np.quantile(truth, 0.998))
-        upper.imshow(magnitude, cmap="gray", vmin=0, vmax=top)
-        lower.imshow(abs(magnitude - truth), cmap="gray", vmin=0, vmax=top / 6)
-        upper.set_title(f"{title}\n{psnr(truth[None], magnitude[None]):.1f} dB", fontsize=9)
-        lower.set_xlabel("error x 6", fontsize=8)
-        for axes in (upper, lower):
-            axes.set_xticks([])
-            axes.set_yticks([])
-    figure.savefig(path, dpi=68, pil_kwargs={"optimize": True})
+    truth = zero_filled(torch.from_numpy(clean), maps).abs().numpy()
+    draw_errors(path, truth, {title: image.abs().numpy() for title, image in images.items()}, 6)
 
 
 if __name__ == "__main__":
