@@ -9,6 +9,7 @@ from torch import Tensor
 
 from mri_io.config import Config
 from mri_io.errors import NonFiniteError
+from mri_recon.classical.kernels import check_maps, check_sampled
 from mri_recon.classical.result import Reconstruction
 from mri_recon.errors import ConfigError
 from mri_recon.physics import LinearOperator, SenseOperator
@@ -63,7 +64,9 @@ def cg_sense(
     Raises
     ------
     ConfigError
-        For a negative regularisation, or no iterations.
+        For a negative regularisation, no iterations, or a mask that samples nothing.
+    ShapeError
+        When the maps are not for these coils and this matrix.
     NonFiniteError
         When k-space or maps hold NaN or infinity.
     """
@@ -71,6 +74,8 @@ def cg_sense(
         raise ConfigError(
             f"cg-sense: expected regularisation >= 0 and iterations >= 1, got {regularisation}, {iterations}."
         )
+    check_maps(kspace, maps, "cg-sense")
+    check_sampled(mask, "cg-sense")
     operator, data = SenseOperator(maps, mask).reduced(kspace)
     right = operator.adjoint(data)
     if not bool(torch.isfinite(torch.view_as_real(right)).all()):

@@ -26,6 +26,7 @@ from mri_recon.classical.kernels import (
     calibration_data,
     check_calibration,
     check_input,
+    check_maps,
     coil_combination,
     gram_matrix,
     one_thread,
@@ -82,6 +83,7 @@ def grappa(
         Its settings name the kernel.
     """
     size = kernel or automatic_kernel(kspace, mask)
+    check_maps(kspace, maps, "grappa")
     filled = grappa_kspace(
         kspace, mask, kernel=size, regularisation=regularisation, noise=noise, calibration=calibration
     )

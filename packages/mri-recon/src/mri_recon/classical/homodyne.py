@@ -67,7 +67,7 @@ def homodyne(
     """
     if not 0 <= ramp <= 1:
         raise ConfigError(f"homodyne: expected 0 <= ramp <= 1, got {ramp}.")
-    part = PartialFourier.of(check_input(kspace, mask, "homodyne"), axis, "homodyne")
+    part = PartialFourier.of(check_input(kspace, mask, "homodyne", maps), axis, "homodyne")
     other = -1 if part.axis == -2 else -2
     hybrid = ifft1c(kspace * (mask != 0), other)
     weights = homodyne_weights(part, ramp, kspace.device)

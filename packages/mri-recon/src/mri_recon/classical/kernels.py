@@ -18,6 +18,8 @@ __all__ = [
     "calibration_data",
     "check_calibration",
     "check_input",
+    "check_maps",
+    "check_sampled",
     "coil_combination",
     "gram_matrix",
     "image_combination",
@@ -29,7 +31,7 @@ BLOCK_BYTES = 64 * 2**20
 """Size of the temporary arrays; work is done in pieces of at most about this."""
 
 
-def check_input(kspace: Tensor, mask: Tensor, method: str) -> Tensor:
+def check_input(kspace: Tensor, mask: Tensor, method: str, maps: Tensor | None = None) -> Tensor:
     """Return the mask as bool (batch or 1, ky, kx), after checks that every method on k-space needs.
 
     Parameters
@@ -40,16 +42,19 @@ def check_input(kspace: Tensor, mask: Tensor, method: str) -> Tensor:
         Broadcastable to it, one for all coils.
     method
         Its name, for messages.
+    maps
+        (..., map, coil, y, x), or None.
 
     Raises
     ------
     ShapeError
-        When k-space is not complex (..., coil, ky, kx), or the mask does not fit.
+        When k-space is not complex (..., coil, ky, kx), or mask or maps do not fit.
     ConfigError
         When nothing is sampled, or k-space has values that are not finite.
     """
     if kspace.ndim < 3 or not kspace.is_complex():
         raise ShapeError(f"{method}: expected complex (..., coil, ky, kx), got {kspace.dtype} {tuple(kspace.shape)}.")
+    check_maps(kspace, maps, method)
     lead, grid = kspace.shape[:-3], kspace.shape[-2:]
     shape = (1,) * (kspace.ndim - mask.ndim) + tuple(mask.shape)
     wanted = (*lead, 1, *grid)
@@ -58,13 +63,28 @@ def check_input(kspace: Tensor, mask: Tensor, method: str) -> Tensor:
             f"{method}: expected a mask that broadcasts to {wanted}, one for all coils, got {tuple(mask.shape)}."
         )
     sampled = (mask != 0).reshape(shape)
-    if not bool(sampled.any()):
-        raise ConfigError(f"{method}: the mask samples nothing. Choose another mask.")
+    check_sampled(mask, method)
     if not bool(torch.isfinite(torch.view_as_real(kspace)).all()):
         raise ConfigError(f"{method}: k-space has values that are not finite. Find the broken lines and set them to 0.")
     if all(n == 1 for n in shape[:-3]):
         return sampled.expand(*shape[:-2], *grid).reshape(1, *grid)
     return sampled.expand(*lead, 1, *grid).reshape(-1, *grid)
+
+
+def check_sampled(mask: Tensor, method: str) -> None:
+    """Refuse a mask that samples nothing."""
+    if not bool((mask != 0).any()):
+        raise ConfigError(f"{method}: the mask samples nothing. Choose another mask.")
+
+
+def check_maps(kspace: Tensor, maps: Tensor | None, method: str) -> None:
+    """Refuse maps (..., map, coil, y, x) that are not for the coils and the matrix of k-space (..., coil, ky, kx)."""
+    if maps is not None and (maps.ndim < 4 or maps.shape[-3:] != kspace.shape[-3:] or not maps.is_complex()):
+        expected = ", ".join(map(str, kspace.shape[-3:]))
+        raise ShapeError(
+            f"{method}: expected complex coil maps (..., map, {expected}), as k-space has coils, ky and kx, "
+            f"got {maps.dtype} {tuple(maps.shape)}. Calibrate on this k-space."
+        )
 
 
 def unit_scale(kspace: Kspace) -> Tensor:
@@ -158,7 +178,5 @@ def image_combination(coil_images: CoilImages, maps: Maps | None) -> Tensor:
     """Combine coil images as `coil_combination` does."""
     if maps is None:
         return root_sum_of_squares(coil_images)
-    if maps.ndim < 4 or maps.shape[-3:] != coil_images.shape[-3:]:
-        raise ShapeError(f"maps: expected (..., map, {tuple(coil_images.shape[-3:])}), got {tuple(maps.shape)}.")
     images = combine(coil_images, maps)
     return images[..., 0, :, :] if maps.shape[-4] == 1 else images

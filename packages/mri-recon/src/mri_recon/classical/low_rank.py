@@ -104,7 +104,7 @@ def low_rank(
             f"low-rank: expected k-space (..., frame, coil, ky, kx) and maps (..., [frame,] map, coil, y, x) with the "
             f"same batch, got {tuple(kspace.shape)} and {tuple(maps.shape)}."
         )
-    check_input(kspace, mask, "low-rank")
+    check_input(kspace, mask, "low-rank", maps)
     frames = kspace.shape[-4]
     maps = maps.unsqueeze(-5) if maps.ndim == kspace.ndim else maps
     maps = maps.expand(*maps.shape[:-5], frames, *maps.shape[-4:])

@@ -85,7 +85,7 @@ def pocs(
             "pocs: expected iterations >= 1, tolerance >= 0 and 0 <= trust <= 1, "
             f"got {iterations}, {tolerance}, {trust}."
         )
-    part = PartialFourier.of(check_input(kspace, mask, "pocs"), axis, "pocs")
+    part = PartialFourier.of(check_input(kspace, mask, "pocs", maps), axis, "pocs")
     other = -1 if part.axis == -2 else -2
     scale = unit_scale(kspace)
     # What was sampled along the other axis is the same everywhere, so that axis can stay transformed.

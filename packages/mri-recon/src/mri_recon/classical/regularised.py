@@ -21,6 +21,7 @@ import torch
 from torch import Tensor
 
 from mri_io.errors import NonFiniteError
+from mri_recon.classical.kernels import check_maps, check_sampled
 from mri_recon.classical.result import Reconstruction, plain
 from mri_recon.classical.solvers import Solution
 from mri_recon.classical.solvers.batched import divide
@@ -70,7 +71,9 @@ class Problem:
     Raises
     ------
     ConfigError
-        For a negative regularisation.
+        For a negative regularisation, or a mask that samples nothing.
+    ShapeError
+        When the maps are not for these coils and this matrix.
     NonFiniteError
         For k-space or maps that are not finite.
     """
@@ -85,6 +88,8 @@ class Problem:
     ) -> None:
         if regularisation is not None and not regularisation >= 0:
             raise ConfigError(f"regularisation: expected a number >= 0, or None for automatic, got {regularisation}.")
+        check_maps(kspace, maps, "kspace, maps")
+        check_sampled(mask, "mask")
         operator = SenseOperator(maps, mask)
         self.normal = operator.normal
         self.seen = (maps != 0).any(dim=-3)

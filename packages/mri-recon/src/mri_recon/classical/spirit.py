@@ -106,7 +106,7 @@ def spirit(
     ConfigError
         When the calibration region is smaller than the kernel, the mask samples nothing, or values are not finite.
     """
-    sampled = check_input(kspace, mask, "spirit")
+    sampled = check_input(kspace, mask, "spirit", maps)
     if min(kernel) < 1 or kernel[0] % 2 == 0 or kernel[1] % 2 == 0 or iterations < 1 or regularisation <= 0:
         raise ConfigError(
             f"spirit: expected a kernel of odd sizes, iterations >= 1 and regularisation > 0, got {kernel}, "

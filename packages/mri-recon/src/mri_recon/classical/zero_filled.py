@@ -4,6 +4,7 @@ from jaxtyping import Shaped
 from torch import Tensor
 
 from mri_io.config import Config
+from mri_recon.classical.kernels import check_input, check_maps
 from mri_recon.classical.result import Reconstruction
 from mri_recon.physics import combine, ifft2c, root_sum_of_squares
 from mri_recon.types import Kspace, Maps, Mask
@@ -30,13 +31,28 @@ def zero_filled(kspace: Kspace, maps: Maps | None = None) -> Shaped[Tensor, "*ba
     -------
     Tensor
         (..., y, x).
+
+    Raises
+    ------
+    ShapeError
+        When the maps are not for these coils and this matrix.
     """
+    check_maps(kspace, maps, "zero-filled")
     coil_images = ifft2c(kspace)
     return root_sum_of_squares(coil_images) if maps is None else combine(coil_images, maps)[..., 0, :, :]
 
 
 def reconstruct_zero_filled(kspace: Kspace, mask: Mask, maps: Maps | None = None) -> Reconstruction:
-    """Return `zero_filled` as the other methods return theirs: with several map sets one image for each."""
+    """Return `zero_filled` as the other methods return theirs: with several map sets one image for each.
+
+    Raises
+    ------
+    ShapeError
+        When mask or maps do not fit.
+    ConfigError
+        When nothing is sampled, or k-space has values that are not finite.
+    """
+    check_input(kspace, mask, "zero-filled", maps)
     coil_images = ifft2c(kspace)
     if maps is None:
         return Reconstruction(root_sum_of_squares(coil_images))
