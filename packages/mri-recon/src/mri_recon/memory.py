@@ -16,6 +16,10 @@ BATCH_BYTES = 16 * 2**20
 
 _TORCH = 100 * 10**6
 """Torch imported, and what its first operations keep."""
+_METHODS = 280 * 10**6
+"""The same of the classical methods, which use more of it, and SciPy."""
+_KERNELS = 200 * 10**6
+"""Blocks in which kernels are fitted and taken to image space."""
 
 
 def _sizes(volume: Volume) -> tuple[int, int]:
@@ -54,28 +58,33 @@ def compression_memory(volume: Volume, width: int) -> int:
     return _TORCH + 5 * kspace + 4 * lines + 2 * images
 
 
-def reconstruction_memory(volume: Volume, network: Any = None) -> int:
+def reconstruction_memory(volume: Volume, network: Any = None, method: str = "cg-sense") -> int:
     """Return the bytes that reconstructing a volume plane by plane needs.
 
     Parameters
     ----------
     volume
         Its k-space counts: the planes of a batch of all members of a series, their maps and what the operators make of
-        them, ten times in all, and three times the reconstruction; all of a volume that is encoded in three dimensions.
+        them, eleven times in all (ten of a network), and three times the reconstruction; all of a volume that is encoded
+        in three dimensions.
     network
-        Configuration of a network: twice the features of a U-Net at the full size, with estimated maps of every coil.
+        Configuration of a network, None for a method: twice the features of a U-Net at the full size, with estimated
+        maps of every coil.
+    method
+        A classical one: the kernels of GRAPPA and SPIRiT come to it, and SPIRiT's matrix of coils for each pixel.
     """
     kspace, images = _sizes(volume)
     dims, shape = volume["kspace"].dims, volume["kspace"].shape
     batch = kspace * _members(volume)
     if network is None:
         batch = min(max(batch, BATCH_BYTES), 8 * math.prod(shape))
+        kernels = _KERNELS if method in ("grappa", "spirit") else 0
+        matrices = kspace * shape[-3] if method == "spirit" else 0
+        whole = 8 * math.prod(shape) if "kz" in dims else 0
+        return _METHODS + 11 * batch + 3 * images + whole + kernels + matrices
     whole = 8 * math.prod(shape) if "kz" in dims else 0
-    features = 0
-    if network is not None:
-        pixels = math.prod(volume["kspace"].shape[-2:])
-        widths = [network.channels]
-        if network.coil_maps == "estimated":
-            widths.append(network.sens_channels * volume["kspace"].shape[-3])
-        features = 2 * 4 * pixels * max(widths)
+    widths = [network.channels]
+    if network.coil_maps == "estimated":
+        widths.append(network.sens_channels * shape[-3])
+    features = 2 * 4 * math.prod(shape[-2:]) * max(widths)
     return _TORCH + 10 * batch + 3 * images + whole + features

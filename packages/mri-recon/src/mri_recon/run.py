@@ -202,7 +202,7 @@ def run(
         part=part,
         scheduler=scheduler,
         description=f"reconstruct {target}",
-        memory=lambda volume: reconstruction_memory(volume, model),
+        memory=lambda volume: reconstruction_memory(volume, model, method or ""),
     )
 
 

@@ -19,6 +19,7 @@ from torch import Tensor
 
 from mri_io.config import Config
 from mri_recon.classical.kernels import (
+    BLOCK_BYTES,
     calibration_data,
     check_calibration,
     check_input,
@@ -150,7 +151,7 @@ def _weights(gram: Tensor, kernel: tuple[int, int], regularisation: float, extra
 def consistency_matrices(
     weights: Complex[Tensor, "coil height width coil"], shape: tuple[int, int]
 ) -> Complex[Tensor, "coil coil y x"]:
-    """Return ``(G - 1)^H (G - 1)`` in image space, for a grid (y, x)."""
+    """Return ``(G - 1)^H (G - 1)`` in image space, for a grid (y, x); the largest array of the method."""
 
     def waves(size: int, length: int) -> Tensor:
         offset = torch.arange(size, device=weights.device) - size // 2
@@ -159,9 +160,15 @@ def consistency_matrices(
         return torch.polar(torch.ones_like(phase), phase).to(weights.dtype)
 
     y, x = waves(weights.shape[1], shape[0]), waves(weights.shape[2], shape[1])
-    rows = torch.einsum("yh,ahwb->aybw", y, weights)
-    matrices = torch.einsum("aybw,xw->yxab", rows, x) - torch.eye(len(weights), device=weights.device)
-    return (matrices.mH @ matrices).permute(2, 3, 0, 1).contiguous()
+    coils = len(weights)
+    out = weights.new_empty((coils, coils, *shape))
+    identity = torch.eye(coils, device=weights.device)
+    step = max(1, BLOCK_BYTES // (4 * 8 * coils**2 * shape[1]))
+    for top in range(0, shape[0], step):
+        rows = torch.einsum("yh,ahwb->aybw", y[top : top + step], weights)
+        matrices = torch.einsum("aybw,xw->yxab", rows, x) - identity
+        out[:, :, top : top + step] = (matrices.mH @ matrices).permute(2, 3, 0, 1)
+    return out
 
 
 def spirit_kspace(
