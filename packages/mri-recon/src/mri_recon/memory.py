@@ -65,7 +65,7 @@ def reconstruction_memory(volume: Volume, network: Any = None, method: str = "cg
     ----------
     volume
         Its k-space counts: the planes of a batch of all members of a series, their maps and what the operators make of
-        them, eleven times in all (ten of a network), and three times the reconstruction; all of a volume that is encoded
+        them, eleven times in all (ten of a network), three times the reconstruction; all of a volume that is encoded
         in three dimensions.
     network
         Configuration of a network, None for a method: twice the features of a U-Net at the full size, with estimated
@@ -80,7 +80,7 @@ def reconstruction_memory(volume: Volume, network: Any = None, method: str = "cg
         batch = min(max(batch, BATCH_BYTES), 8 * math.prod(shape))
         kernels = _KERNELS if method in ("grappa", "spirit") else 0
         matrices = kspace * shape[-3] if method == "spirit" else 0
-        whole = 8 * math.prod(shape) if "kz" in dims else 0
+        whole = 8 * math.prod(shape) + 4 * images if "kz" in dims else 0
         return _METHODS + 11 * batch + 3 * images + whole + kernels + matrices
     whole = 8 * math.prod(shape) if "kz" in dims else 0
     widths = [network.channels]
