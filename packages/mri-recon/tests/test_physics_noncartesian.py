@@ -13,7 +13,7 @@ from mri_io.errors import MissingPackageError
 from mri_recon.classical.cg_sense import conjugate_gradient
 from mri_recon.errors import ConfigError, ShapeError
 from mri_recon.physics import fftc, ifft2c
-from mri_recon.physics.density import iterative_density, radial_density
+from mri_recon.physics.density import iterative_density, radial_density, voronoi_density
 from mri_recon.physics.noncartesian import NonCartesianOperator, NonCartesianSense
 from mri_recon.physics.trajectories import radial, radial_3d, spiral
 from mri_recon.testing import assert_adjoint, assert_linear, complex_normal
@@ -145,3 +145,37 @@ def test_what_does_not_fit_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "finufft", None)
     with pytest.raises(MissingPackageError, match=r"mri-recon\[noncart\]"):
         NonCartesianOperator(anywhere(4, (3, 3)), (3, 3))
+
+
+def test_the_transform_is_that_of_mri_nufft() -> None:
+    mrinufft = pytest.importorskip("mrinufft")
+    shape = (24, 20)
+    trajectory = anywhere(200, shape)
+    x = complex_normal(shape, dtype=torch.complex64)
+    samples = (2 * math.pi * trajectory / torch.tensor(shape)).numpy().astype(np.float32)
+    peer = mrinufft.get_operator("finufft")(samples, shape, n_coils=1).op(x.numpy()).ravel()
+    found = NonCartesianOperator(trajectory, shape)(x.to(torch.complex128)).numpy()
+    scale = np.vdot(found, peer).real / np.vdot(found, found).real  # the convention of the norm
+    assert np.linalg.norm(peer - scale * found) < 1e-4 * np.linalg.norm(peer)
+
+
+def test_cells_are_the_analytic_weights_of_spokes() -> None:
+    pytest.importorskip("mrinufft")
+    trajectory = radial(spokes=48, samples=64, matrix=32).double()
+    cells, known = voronoi_density(trajectory), radial_density(trajectory)
+    inner = slice(4, -4)  # the cells at the ends are extrapolated, those in the middle are polygons of few corners
+    away = torch.linalg.vector_norm(trajectory, dim=-1)[:, inner] > 3
+    ratio = (cells / known)[:, inner][away]
+    assert float((ratio - ratio.median()).abs().max()) < 0.02
+    assert abs(float(ratio.median()) - 1) < 0.08  # the hull is half a sample narrower than the disc
+    one = complex_normal((32, 32))
+    images = [
+        NonCartesianOperator(trajectory, (32, 32)).adjoint(w * NonCartesianOperator(trajectory, (32, 32))(one))
+        for w in (cells, known)
+    ]
+    difference = torch.linalg.vector_norm(images[0] / ratio.median() - images[1])
+    assert difference < 0.1 * torch.linalg.vector_norm(images[1])
+    with pytest.raises(ConfigError, match="different places but for the origin"):
+        voronoi_density(torch.cat([trajectory, trajectory]))
+    with pytest.raises(ShapeError, match="expected"):
+        voronoi_density(trajectory[0, :4])

@@ -5,15 +5,19 @@ weighted samples is the image in its own scale.
 """
 
 import math
+from importlib import import_module
 
+import numpy as np
 import torch
 from jaxtyping import Float
+from scipy.spatial import ConvexHull
 from torch import Tensor
 
+from mri_io.errors import MissingPackageError
 from mri_recon.errors import ConfigError, ShapeError
 from mri_recon.physics.noncartesian import NonCartesianOperator
 
-__all__ = ["iterative_density", "radial_density"]
+__all__ = ["iterative_density", "radial_density", "voronoi_density"]
 
 
 def radial_density(trajectory: Float[Tensor, "spokes samples dim"]) -> Float[Tensor, "spokes samples"]:
@@ -82,3 +86,48 @@ def iterative_density(
         spread = operator.forward(window * operator.adjoint(weights.to(torch.complex128))).real
         weights = weights / spread.clamp_min(torch.finfo(torch.float64).tiny)
     return weights.to(trajectory.real.dtype).to(trajectory.device)
+
+
+def voronoi_density(trajectory: Float[Tensor, "*points dim"]) -> Float[Tensor, "*points"]:
+    """Return the area, or volume, of the part of k-space that is nearest to each sample, by mri-nufft.
+
+    Cells at the edge, which are open, are extrapolated from their neighbours; all are scaled so that they fill the
+    convex hull of the samples. Rasche et al. 1999, doi:10.1109/42.774166.
+
+    Parameters
+    ----------
+    trajectory
+        (*points, 2 or 3), cycles per field of view. Only at the origin there may be several
+        samples, which share a cell.
+
+    Raises
+    ------
+    MissingPackageError
+        Without mri-nufft.
+    ShapeError
+        When there are neither two nor three dimensions, or too few samples.
+    ConfigError
+        When samples coincide elsewhere: they would have no cell.
+    """
+    try:
+        voronoi = import_module("mrinufft.density").voronoi
+    except ImportError as error:
+        raise MissingPackageError(
+            f"mri-nufft is needed for Voronoi cells and not installed ({error}). "
+            "Install it: pip install 'mri-recon[noncart]'"
+        ) from error
+    points = trajectory.detach().cpu().double().numpy().reshape(-1, trajectory.shape[-1])
+    if points.shape[1] not in (2, 3) or len(points) < 16:
+        raise ShapeError(f"trajectory: expected (>= 16 points, 2 or 3), got {tuple(trajectory.shape)}.")
+    # Rounding of angles leaves the origin within 1e-12 of where it is.
+    extent = float(np.abs(points).max())
+    points[np.linalg.norm(points, axis=1) < 1e-6 * extent] = 0
+    places, counts = np.unique(points, axis=0, return_counts=True)
+    if np.any(counts[places.any(axis=1)] > 1):
+        raise ConfigError(
+            "trajectory: expected samples at different places but for the origin. Use iterative_density, which takes "
+            "any."
+        )
+    cells = voronoi(points / (2 * extent * (1 + 1e-9)))
+    weights = torch.from_numpy(cells * (ConvexHull(places).volume / cells.sum()))
+    return weights.to(trajectory.dtype).to(trajectory.device).reshape(trajectory.shape[:-1])
