@@ -120,6 +120,7 @@ def test_patterns_that_are_not_partial_fourier_are_refused(name: str) -> None:
         (both, "2 such axes"),
         (middle, "smaller matrix"),
         (gaps, "GRAPPA or SPIRiT"),
+        (partial((24, 20), -1, 0.7, late=True) * (torch.arange(24) % 3 != 1)[:, None], "along ky sampled, found gaps"),
         (partial((24, 20), -1, 0.4, late=True), "both sides of the centre"),
         (torch.zeros(1, 20), "samples nothing"),
     ):
@@ -160,3 +161,13 @@ def test_of_a_real_slice_more_is_won_than_lost(real_data: Path, axis: int) -> No
         )
         assert iterated < zero - 0.8
         assert direct < zero + 1.5
+
+
+def test_maps_of_any_norm_give_the_image_of_maps_of_norm_one() -> None:
+    kspace, _, maps = scan((48, 40))
+    mask = partial((48, 40), -2, 0.62, late=True)
+    uneven = maps * torch.linspace(0.3, 2.5, 40)
+    unit, other = (pocs(kspace * mask, mask, each) for each in (maps, uneven))
+    assert unit.settings["trust"] == pytest.approx(other.settings["trust"], abs=0.02)
+    expected = unit.image * torch.linspace(0.3, 2.5, 40)
+    assert torch.linalg.vector_norm(other.image - expected) < 0.02 * torch.linalg.vector_norm(expected)

@@ -164,3 +164,31 @@ def test_cg_sense_does_not_depend_on_units_nor_on_the_batch(units: float) -> Non
     y[0, 0, 0] = float("nan")
     with pytest.raises(NonFiniteError, match="NaN"):
         cg_sense(y, mask, maps)
+
+
+def test_an_operator_used_for_inference_serves_a_training_afterwards() -> None:
+    maps, mask = complex_normal((1, 3, 8, 7)), torch.tensor([1.0, 0, 1, 1, 0, 1, 1])[None]
+    operator, x = SenseOperator(maps, mask), complex_normal((1, 8, 7))
+    with torch.inference_mode():
+        operator.normal(x)
+    torch.testing.assert_close(operator.normal(x), operator.adjoint(operator.forward(x)))
+    operator.normal(x.clone().requires_grad_()).abs().sum().backward()
+
+
+@pytest.mark.parametrize("shape", [(5, 8, 7), (1, 8, 9), (20, 8, 7)])
+def test_the_normal_operator_refuses_what_the_forward_one_cannot_take(shape: tuple[int, ...]) -> None:
+    operator = SenseOperator(complex_normal((1, 3, 8, 7)), torch.ones(1, 7))
+    with pytest.raises(ShapeError, match=r"sense: expected \(..., 1, 8, 7\)"):
+        operator.normal(complex_normal(shape))
+    with pytest.raises(ShapeError, match=r"kspace: expected \(..., 3, 8, 7\)"):
+        operator.reduced(complex_normal(shape))
+    with pytest.raises(ShapeError, match="3 coils or 1"):
+        SenseOperator(complex_normal((1, 3, 8, 7)), torch.ones(4, 8, 7))
+
+
+def test_batch_axes_of_maps_masks_and_images_broadcast_in_the_normal_operator() -> None:
+    maps, mask = complex_normal((2, 1, 2, 3, 6, 5)), (torch.arange(4 * 5).reshape(1, 4, 1, 1, 5) % 3 > 0).float()
+    operator, x = SenseOperator(maps, mask), complex_normal((1, 1, 2, 6, 5))
+    found = operator.normal(x)
+    assert found.shape == (2, 4, 2, 6, 5)
+    torch.testing.assert_close(found, operator.adjoint(operator.forward(x)))

@@ -13,7 +13,7 @@ from mri_io import create_cohort, open_cohort
 from mri_io.schema import Provenance
 from mri_io.testing import tiny_cohort
 from mri_recon.errors import ShapeError
-from mri_recon.evaluate import evaluate
+from mri_recon.evaluate import evaluate, head_region
 from mri_recon.evaluation_figure import typical_volume
 from mri_recon.metrics import hfen
 from mri_recon.run import run
@@ -156,8 +156,18 @@ def test_a_picture_shows_the_median_volume_and_goes_with_its_evaluation(shared, 
     options = {"reference": "recon/reference", "methods": ["recon/off"], "part": None, "name": "pictured"}
     rows = evaluate(shared.path, **options)["rows"]
     assert typical_volume(rows, "recon/off") == shared.volumes()[2].id
+    equal = [
+        {"nmse": value, "method": "m", "volume_id": name} for name, value in zip("abc", (0.0, 0.0, 0.5), strict=True)
+    ]
+    assert typical_volume(equal, "m") == "b"
     picture = shared.path / "evaluations" / "pictured.png"
     assert picture.is_file()
     monkeypatch.setattr("mri_recon.evaluate.can_draw", lambda: False)  # as without matplotlib
     evaluate(shared.path, **options)
     assert not picture.exists()
+
+
+def test_the_head_reaches_to_the_border_where_the_object_does():
+    image = np.zeros((1, 40, 40))
+    image[0, :30, :30] = 1
+    np.testing.assert_array_equal(head_region(image), image > 0)

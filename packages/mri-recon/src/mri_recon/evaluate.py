@@ -38,7 +38,9 @@ def head_region(reference: np.ndarray) -> np.ndarray:
     above = reference > 0.1 * np.percentile(reference, 99)
     region = np.empty_like(above)
     for number, plane in enumerate(above):
-        closed = ndimage.binary_fill_holes(ndimage.binary_closing(plane, iterations=3))
+        # With a margin, or closing would take away what touches the border.
+        wide = ndimage.binary_closing(np.pad(plane, 4), iterations=3)[4:-4, 4:-4]
+        closed = ndimage.binary_fill_holes(wide)
         labelled, count = ndimage.label(closed)
         sizes = np.bincount(labelled.ravel())
         region[number] = (labelled == 1 + np.argmax(sizes[1:])) if count else False

@@ -1,6 +1,7 @@
 """The picture beside the table of an evaluation: a volume that is neither the best nor the worst, and its errors."""
 
 import importlib.util
+import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -20,7 +21,8 @@ def can_draw() -> bool:
 
 def typical_volume(rows: Sequence[Mapping[str, Any]], method: str) -> str:
     """Return the id of the volume with the median NMSE of a method, where it is defined."""
-    defined = sorted((row["nmse"], row["volume_id"]) for row in rows if row["method"] == method and row["nmse"])
+    chosen = [row for row in rows if row["method"] == method and row["nmse"] is not None]
+    defined = sorted((row["nmse"], row["volume_id"]) for row in chosen if math.isfinite(row["nmse"]))
     return str(defined[(len(defined) - 1) // 2][1] if defined else rows[0]["volume_id"])
 
 
@@ -51,5 +53,7 @@ def draw(volume: Volume, rows: Sequence[Mapping[str, Any]], reference: str, scal
             factor = least_squares_scale(np.abs(truth.numpy()), np.abs(on_grid_of(truth, volume[method])))
         images[method] = factor * np.abs(center_crop(volume[method][number], truth.shape[1:])).astype(np.float32)
         values = [(row["psnr"], "{:.1f} dB"), (row["ssim"], "SSIM {:.3f}")]
-        notes[method] = ", ".join(form.format(value) for value, form in values if value is not None)
+        notes[method] = ", ".join(
+            form.format(value) for value, form in values if value is not None and math.isfinite(value)
+        )
     return png_bytes(comparison_figure(images, reference, {}, notes))

@@ -68,8 +68,18 @@ class PartialFourier:
                 f"{method}: expected positions {one.low} to {one.high} of {one.length} to reach an edge of k-space. "
                 "Both sides are missing, which is a smaller matrix: crop k-space to it first."
             )
+        other = union.any(dim=one.axis)
+        places = torch.nonzero(other)[:, 0]
+        if int(other.sum()) < int(places[-1] - places[0]) + 1:
+            name = "kx" if one.axis == -2 else "ky"
+            raise ConfigError(
+                f"{method}: expected every position along {name} sampled, found gaps. "
+                "Fill undersampled lines first, by GRAPPA or SPIRiT."
+            )
         run = mask.narrow(one.axis, one.low, one.high - one.low)
-        if not bool((run == run.select(one.axis, 0).unsqueeze(one.axis)).all()) or not bool((mask == mask[:1]).all()):
+        if not bool((mask == mask[:1]).all()):
+            raise ConfigError(f"{method}: expected one mask for all slices of a batch. Reconstruct them one by one.")
+        if not bool((run == run.select(one.axis, 0).unsqueeze(one.axis)).all()):
             raise ConfigError(
                 f"{method}: expected every line between {one.low} and {one.high} sampled alike. "
                 "Fill undersampled lines first, by GRAPPA or SPIRiT."

@@ -68,7 +68,8 @@ def pocs(
     tolerance
         A slice stops when the norm of an iteration's change falls to this share of the image's.
     trust
-        Factor from 0 to 1 on the missing side as completed: 1 is the published method. None: found per batch element.
+        Factor from 0 to 1 on the missing side as completed: 1 is the published method. None: found per batch element,
+        0 where the short side has a single position, of which nothing can be hidden.
 
     Returns
     -------
@@ -93,7 +94,7 @@ def pocs(
     limits = iterations, tolerance
     image, done, residual, met = _complete(data, part, maps, *limits)
     start = ifft1c(data, part.axis)
-    factor = torch.full_like(scale, 1.0 if trust is None else trust)
+    factor = torch.full_like(scale, 0.0 if trust is None else trust)
     if trust is None and (fewer := part.without_ends()) is not None:
         factor = _trust(data, part, fewer, maps, limits)
     image = start + factor * (image - start)
@@ -107,6 +108,7 @@ def _complete(
 ) -> tuple[Tensor, int, float, bool]:
     """Return the coil images, iterations, residual, and whether all converged; `data` is k-space along one axis."""
     low = low_resolution(data, part)
+    inverse = None if maps is None else _inverse_gram(maps)
     low = low if maps is None else combine(low, maps)
     acquired = part.along(part.acquired(data.device), data)
     data = data * acquired
@@ -117,13 +119,31 @@ def _complete(
         if maps is None:
             constrained = with_phase_of(image, low)
         else:
-            constrained = expand(with_phase_of(combine(image, maps), low), maps)
+            constrained = expand(with_phase_of(_least_squares(image, maps, inverse), low), maps)
         fresh = ifft1c(torch.where(acquired > 0, data, fft1c(constrained, part.axis)), part.axis)
         residual = torch.where(active, divide(_norm(fresh - image), _norm(fresh)), residual)
         image = torch.where(active, fresh, image)
         active = active & (residual > tolerance)
         done += 1
     return image, done, float(residual.max()), not bool(active.any())
+
+
+def _inverse_gram(maps: Maps) -> Tensor:
+    """Return the inverse of ``S^H S`` per pixel, (..., map, map, y, x), zero where no coil sees anything.
+
+    Maps of norm one need it not; with others the combination would not be a projection, and the iteration would grow.
+    """
+    if maps.shape[-4] == 1:
+        power = torch.view_as_real(maps).square().sum(dim=(-4, -1))[..., None, :, :]
+        return divide(torch.ones_like(power), power).to(maps.dtype)
+    gram = torch.einsum("...mcyx,...ncyx->...yxmn", maps.conj(), maps)
+    return torch.linalg.pinv(gram, hermitian=True, rtol=1e-4).movedim((-2, -1), (-4, -3))
+
+
+def _least_squares(images: Tensor, maps: Maps, inverse: Tensor | None) -> Tensor:
+    """Return the images (..., map, y, x) whose coil images are nearest."""
+    assert inverse is not None
+    return torch.einsum("...mnyx,...nyx->...myx", inverse, combine(images, maps))
 
 
 def _trust(

@@ -29,7 +29,7 @@ from mri_recon.classical.kernels import (
     unit_scale,
 )
 from mri_recon.classical.result import Reconstruction
-from mri_recon.errors import ConfigError
+from mri_recon.errors import ConfigError, ShapeError
 from mri_recon.physics.fourier import fft1c, fft2c, ifft1c, ifft2c
 from mri_recon.physics.noise import noise_level
 from mri_recon.types import Kspace, Maps, Mask
@@ -72,7 +72,7 @@ def spirit(
     """Fill k-space, transform, and combine the coils: by the maps, or by root sum of squares without them.
 
     Works for any Cartesian pattern with a sampled centre. Slices are done one by one: the memory is
-    ``2 * 8 * coil^2 * y * x`` bytes for the matrices of one slice, and as much as five copies of its k-space.
+    ``8 * coil^2 * y * x`` bytes for the matrices of one slice, and as much as five copies of its k-space.
 
     Parameters
     ----------
@@ -113,7 +113,14 @@ def spirit(
             f"spirit: expected a kernel of odd sizes, iterations >= 1 and regularisation > 0, got {kernel}, "
             f"{iterations}, {regularisation}."
         )
+    if tolerance < 0 or not (data_weight is None or data_weight > 0):
+        raise ConfigError(f"spirit: expected tolerance >= 0 and data_weight > 0, got {tolerance}, {data_weight}.")
     if calibration is not None:
+        if calibration.shape[:-2] != kspace.shape[-3:-2]:
+            raise ShapeError(
+                f"spirit: expected calibration data of {kspace.shape[-3]} coils, (coil, cy, cx), "
+                f"got {tuple(calibration.shape)}."
+            )
         check_calibration(calibration, kernel, "spirit")
     flat = kspace.reshape(-1, *kspace.shape[-3:])
     level = noise_level(kspace, mask) if noise is None else torch.as_tensor(noise, device=kspace.device)

@@ -53,7 +53,7 @@ def reconstruct_zero_filled(kspace: Kspace, mask: Mask, maps: Maps | None = None
         When nothing is sampled, or k-space has values that are not finite.
     """
     check_input(kspace, mask, "zero-filled", maps)
-    coil_images = ifft2c(kspace)
+    coil_images = ifft2c(kspace * (mask != 0))
     if maps is None:
         return Reconstruction(root_sum_of_squares(coil_images))
     images = combine(coil_images, maps)

@@ -6,6 +6,7 @@ from itertools import product
 import torch
 from torch import Tensor
 
+from mri_recon.errors import ShapeError
 from mri_recon.physics.operators.base import LinearOperator
 from mri_recon.physics.operators.coil import CoilOperator
 
@@ -20,7 +21,9 @@ class ReducedSense(LinearOperator):
 
     Its range is k-space along `dims`, with the origin first, and image space along the others. Centring would only
     multiply its rows with phases and shift the rows and the image together, which the normal operator does not see.
-    Without gradients `normal` works in two buffers that the operator keeps, so one operator serves one thread.
+    Without gradients `normal` works in two buffers that the operator keeps, so one operator serves one thread. It
+    writes into them, which forward-mode differentiation and `torch.func.vmap` cannot follow: there,
+    ``adjoint(forward(x))`` has to do.
 
     Parameters
     ----------
@@ -61,16 +64,23 @@ class ReducedSense(LinearOperator):
     def _in_blocks(self, source: Tensor, *, of_data: bool) -> Tensor:
         """Return the adjoint of data (..., coil, ky, kx), or what `normal` returns of images (..., map, y, x)."""
         maps, spatial = self.coil.maps, self.spatial
+        expected = maps.shape[-spatial - 1 if of_data else -spatial - 2], *maps.shape[-spatial:]
+        if source.shape[-spatial - 1 :] != expected:
+            what = "coil, then k-space" if of_data else "map, then the image"
+            raise ShapeError(
+                f"sense: expected (..., {', '.join(map(str, expected))}): {what}; got {tuple(source.shape)}."
+            )
         mask = self.mask.reshape((1,) * (spatial + 1 - self.mask.ndim) + self.mask.shape)
         leads = (maps.shape[: -spatial - 2], source.shape[: -spatial - 1], mask.shape[: -spatial - 1])
         batch = torch.broadcast_shapes(*leads)
-        lead = batch or (1,)
+        lead = tuple(n for n in batch if n > 1) or (1,)
         maps, source, mask = (
-            each.reshape((1,) * (len(lead) + own - each.ndim) + each.shape)
+            _with_lead(each, own, batch, lead)
             for each, own in ((maps, spatial + 2), (source, spatial + 1), (mask, spatial + 1))
         )
         grid = maps.shape[-spatial:]
-        out = torch.empty((*lead, maps.shape[-spatial - 2], *grid), dtype=source.dtype, device=source.device)
+        kind = torch.result_type(maps, source)
+        out = torch.empty((*lead, maps.shape[-spatial - 2], *grid), dtype=kind, device=source.device)
         coils = maps.shape[-spatial - 1]
         element = coils * grid.numel() * maps.element_size()
         block = BLOCK_BYTES if source.device.type == "cpu" else element * math.prod(lead)
@@ -133,12 +143,20 @@ class ReducedSense(LinearOperator):
         """Return two tensors to work in; memory that is asked for anew costs more than the arithmetic."""
         length = torch.Size(shape).numel()
         if self._buffers is None or self._buffers[0].numel() < length or self._buffers[0].dtype != like.dtype:
-            self._buffers = (
-                torch.empty(length, dtype=like.dtype, device=like.device),
-                torch.empty(length, dtype=like.dtype, device=like.device),
-            )
+            with torch.inference_mode(False):  # a later training could not write into inference tensors
+                self._buffers = (
+                    torch.empty(length, dtype=like.dtype, device=like.device),
+                    torch.empty(length, dtype=like.dtype, device=like.device),
+                )
         one, two = (buffer[:length].view(shape) for buffer in self._buffers)
         return one, two
+
+
+def _with_lead(tensor: Tensor, own: int, batch: tuple[int, ...], lead: tuple[int, ...]) -> Tensor:
+    """Return a view with the batch axes that are longer than one, and `own` others."""
+    sizes = (1,) * (len(batch) + own - tensor.ndim) + tensor.shape
+    kept = tuple(size for size, n in zip(sizes[: len(batch)], batch, strict=True) if n > 1) or (1,) * len(lead)
+    return tensor.reshape(*kept, *sizes[len(batch) :])
 
 
 def _at(tensor: Tensor, outer: tuple[int, ...], low: int, high: int) -> Tensor:

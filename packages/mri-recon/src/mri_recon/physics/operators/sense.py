@@ -13,8 +13,9 @@ __all__ = ["SenseOperator"]
 
 
 class SenseOperator(LinearOperator):
-    r"""Sampled Fourier transform of coil images, :math:`A = M F S` (Pruessmann 1999, doi:10.1002/(SICI)1522-2594).
+    r"""Sampled Fourier transform of coil images, :math:`A = M F S`.
 
+    Pruessmann et al. 1999, doi:10.1002/(SICI)1522-2594(199911)42:5<952::AID-MRM16>3.0.CO;2-S, section "Theory".
     Axes along which the mask is constant, given with size one or in full, are recognised: `normal` and `reduced` need
     no transform along them. Frames and echoes are batch dimensions of mask and images; static maps serve all.
 
@@ -30,7 +31,7 @@ class SenseOperator(LinearOperator):
     Raises
     ------
     ShapeError
-        When the maps are not complex, or the mask does not broadcast against their grid.
+        When the maps are not complex, or the mask does not broadcast against their coils and grid.
     """
 
     def __init__(self, maps: Tensor, mask: Tensor, *, spatial: int = 2) -> None:
@@ -39,6 +40,9 @@ class SenseOperator(LinearOperator):
         if mask.ndim < spatial or any(m not in (1, n) for m, n in zip(mask.shape[-spatial:], grid, strict=True)):
             expected = ", ".join(f"{n} or 1" for n in grid)
             raise ShapeError(f"mask: expected (..., {expected}), got {tuple(mask.shape)}.")
+        if mask.ndim > spatial and mask.shape[-spatial - 1] not in (1, maps.shape[-spatial - 1]):
+            coils = maps.shape[-spatial - 1]
+            raise ShapeError(f"mask: expected (..., {coils} coils or 1, grid), got {tuple(mask.shape)}.")
         self.maps, self.spatial = maps, spatial
         self.dims = tuple(range(-spatial, 0))
         sampled = mask != 0
@@ -74,6 +78,12 @@ class SenseOperator(LinearOperator):
         kspace
             (..., coil, ky, kx).
         """
+        expected = self.maps.shape[-self.spatial - 1 :]
+        if kspace.shape[-self.spatial - 1 :] != expected:
+            sizes = ", ".join(map(str, expected))
+            raise ShapeError(
+                f"kspace: expected (..., {sizes}), the coils and grid of the maps, got {tuple(kspace.shape)}."
+            )
         rest = tuple(dim for dim in self.dims if dim not in self.full_dims)
         lines = self._lines(rest)
         if lines is not None:
@@ -108,6 +118,8 @@ class SenseOperator(LinearOperator):
     def _reduced_operator(self) -> "ReducedSense":
         if self._reduced is None:
             rest = tuple(dim for dim in self.dims if dim not in self.full_dims)
-            mask = torch.fft.ifftshift(self.mask, dim=rest) if rest else self.mask
-            self._reduced = ReducedSense(self.coil, mask, rest, self.spatial)
+            with torch.inference_mode(False):  # what is kept must serve a later training, too
+                mask = self.mask.clone()
+                mask = torch.fft.ifftshift(mask, dim=rest) if rest else mask
+                self._reduced = ReducedSense(self.coil, mask, rest, self.spatial)
         return self._reduced
