@@ -330,7 +330,7 @@ def test_training_takes_no_sample_that_was_not_acquired(tmp_path, dims, monkeypa
 
 def test_a_rerun_skips_and_what_was_made_in_another_way_is_kept_unless_replaced(cohort, cli):
     command = ("recon", "run", cohort.path, "--method", "cg-sense", "--name", "x")
-    assert cli(*command).out == "reconstruct x: 3 done, 0 skipped, 0 failed\n"
+    assert cli(*command).out.splitlines()[0] == "reconstruct x: 3 done, 0 skipped, 0 failed"
     commit = cohort.volumes()[0]["recon/x"].commit
     again = cli(*command)
     assert (again.status, again.out) == (0, "reconstruct x: 0 done, 3 skipped, 0 failed\n")
@@ -376,7 +376,7 @@ def test_one_broken_volume_does_not_stop_the_others(cohort, cli):
     assert lines[1].startswith(f"  failed: {broken}: ")
     assert lines[1].endswith(
         "there are no coil maps 'sens/espirit'. Coil maps of this volume: none. "
-        f"Make them: mri-cli recon calibrate {cohort.path} --name espirit"
+        f"Make them: mri-cli recon calibrate {cohort.path} --method espirit"
     )
     assert ["recon/x" in volume for volume in cohort.volumes()] == [True, False, True]
     assert [(row["item"], row["stage"]) for row in cohort.failures()] == [(broken, "reconstruct x")]
@@ -524,3 +524,26 @@ def test_workers_give_the_same_as_this_process(cohort):
     assert run(cohort.path, method="cg-sense", name="there", scheduler="local:2").ok
     for volume in cohort.volumes():
         np.testing.assert_allclose(volume["recon/here"].numpy(), volume["recon/there"].numpy(), atol=1e-5)
+
+
+def test_the_command_says_what_was_achieved_and_chosen(cohort, cli):
+    done = cli(
+        "recon",
+        "run",
+        cohort.path,
+        "--method",
+        "l1-wavelet",
+        "--mask",
+        "equispaced",
+        "--acceleration",
+        "3",
+        "--set",
+        "iterations=4",
+    )
+    assert done.status == 0
+    achieved = 1 / np.mean(cohort.volumes()[0]["mask/equispaced-r3"].numpy() != 0)
+    assert f"acceleration achieved: {achieved:.3g}" in done.out
+    assert "iterations: 4; planes stopped by: iterations" in done.out
+    assert "regularisation: " in done.out
+    missing = cli("recon", "run", cohort.path, "--method", "cg-sense", "--maps", "jsense")
+    assert "--method jsense" in missing.out + missing.err

@@ -95,6 +95,7 @@ def run(
     """Reconstruct by a classical method or a trained network."""
     from mri_io.config import load_config
     from mri_recon.errors import ConfigError
+    from mri_recon.run import outcome_lines
     from mri_recon.run import run as run_cohort
     from mri_recon.stored_masks import MaskConfig
 
@@ -116,6 +117,8 @@ def run(
         replace=replace,
     )
     typer.echo(summary)
+    for line in outcome_lines(summary.results):
+        typer.echo(line)
     raise typer.Exit(0 if summary.ok else 1)
 
 

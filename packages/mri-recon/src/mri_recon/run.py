@@ -1,11 +1,13 @@
 """Reconstruct the volumes of a cohort by a classical method or a trained network, into the store."""
 
-from collections.abc import Callable
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -15,6 +17,7 @@ from mri_io.schema import Provenance
 from mri_io.store import Element, Volume
 from mri_io.torch import check_device
 from mri_io.training import Checkpoint
+from mri_recon.calibrate import CALIBRATIONS
 from mri_recon.classical import Reconstruction
 from mri_recon.config import RunConfig
 from mri_recon.errors import ConfigError, ElementNotFoundError
@@ -25,7 +28,7 @@ from mri_recon.planes import Planes
 from mri_recon.reconstruct import planes_at_once, reconstruct_planes
 from mri_recon.stored_masks import MaskConfig, stored_mask
 
-__all__ = ["run"]
+__all__ = ["outcome_lines", "run"]
 
 
 def _stored_maps(volume: Volume, name: str) -> Element | None:
@@ -34,9 +37,10 @@ def _stored_maps(volume: Volume, name: str) -> Element | None:
     path = f"sens/{name}"
     if path not in volume:
         found = ", ".join(p.partition("/")[2] for p in volume.elements() if p.startswith("sens/")) or "none"
+        how = f"--method {name}" if name in CALIBRATIONS else f"--name {name}"
         raise ElementNotFoundError(
             f"{volume.path}: there are no coil maps {path!r}. Coil maps of this volume: {found}. "
-            f"Make them: mri-cli recon calibrate {volume.path.parents[1]} --name {name}"
+            f"Make them: mri-cli recon calibrate {volume.path.parents[1]} {how}"
         )
     return volume[path]
 
@@ -120,7 +124,34 @@ class _ReconstructVolume(LoadsOnce):
             attributes={**outcome.attributes, **planes.facts()},
             replace=self.options["replace"],
         )
-        return {"status": "done", "volume": volume.id}
+        sampled = float(np.mean([planes.mask(number).mean() for number in range(len(planes))]))
+        return {"status": "done", "volume": volume.id, "acceleration": 1 / sampled, **outcome.attributes}
+
+
+def outcome_lines(results: Sequence[Mapping[str, Any]]) -> list[str]:
+    """Return what the results of `run` say of the volumes together: acceleration achieved, iterations, choices."""
+    lines = []
+    done = [result for result in results if result["status"] == "done"]
+    if done:
+        lines.append(f"acceleration achieved: {_range([result['acceleration'] for result in done])}")
+    iterated = [result for result in done if "iterations" in result]
+    if iterated:
+        stopped = Counter[str]()
+        for result in iterated:
+            stopped.update(result["stopped"])
+        reasons = ", ".join(f"{reason} {count}" for reason, count in stopped.items())
+        lines.append(
+            f"iterations: {_range([result['iterations'] for result in iterated])}; planes stopped by: {reasons}"
+        )
+    for name in dict.fromkeys(key for result in done for key in result.get("chosen", {})):
+        values = [value for result in done for value in result["chosen"][name]]
+        lines.append(f"{name.replace('_', ' ')}: {_range(values)}")
+    return lines
+
+
+def _range(values: Sequence[float]) -> str:
+    low, high = f"{min(values):.3g}", f"{max(values):.3g}"
+    return low if low == high else f"{low} to {high}"
 
 
 def run(

@@ -77,7 +77,7 @@ class Comparison:
         absent = self.check(lambda v: [f"{v.id}: {path}" for path in self.elements if path not in v])
         missing = [text for texts in absent for text in texts]
         if missing or not self._paths:
-            what = f"missing elements: {'; '.join(missing[:6])}" if missing else "no volumes"
+            what = f"missing elements: {'; '.join(missing[:6])}" if missing else "no volumes. --part all takes all"
             raise ElementNotFoundError(f"{self.cohort.path} (split {split!r}, part {part!r}): {what}.")
 
     def check(self, function: Callable[[Volume], _T]) -> list[_T]:
