@@ -1,5 +1,9 @@
 """ESPIRiT and CG-SENSE against SigPy, the closed-form phantom and dense algebra."""
 
+import shutil
+import subprocess
+from pathlib import Path
+
 import numpy as np
 import pytest
 import torch
@@ -98,6 +102,23 @@ def test_cg_sense_agrees_with_sigpy(scan: dict[str, torch.Tensor]) -> None:
     )
     theirs = torch.from_numpy(np.asarray(app.run()))
     ours = cg_sense(y, mask, maps, regularisation=lamda, iterations=30, tolerance=0).image
+    inside = maps[0].abs().sum(dim=0) > 0
+    error = torch.linalg.vector_norm((ours - theirs)[inside]) / torch.linalg.vector_norm(theirs[inside])
+    assert float(error) < 1e-4
+
+
+@pytest.mark.skipif(shutil.which("bart") is None, reason="BART is not installed")
+def test_cg_sense_agrees_with_bart(scan: dict[str, torch.Tensor], tmp_path: Path) -> None:
+    mask = torch.from_numpy(equispaced_mask(80, 4, 0.08, seed=0)).float()[None]
+    maps = espirit(centre(scan["kspace"], 12), (96, 80))
+    y = scan["kspace"] * mask
+    for name, array in (("k", y), ("s", maps[0])):
+        (tmp_path / f"{name}.hdr").write_text("# Dimensions\n1 96 80 6\n")
+        array.permute(1, 2, 0).numpy()[None].ravel(order="F").tofile(tmp_path / f"{name}.cfl")
+    command = ["bart", "pics", "-S", "-w", "1", "-l2", "-r", "0.01", "-i", "30", "k", "s", "x"]
+    subprocess.run(command, cwd=tmp_path, check=True, capture_output=True)
+    theirs = torch.from_numpy(np.fromfile(tmp_path / "x.cfl", np.complex64).reshape((96, 80), order="F").copy())
+    ours = cg_sense(y, mask, maps, regularisation=0.01, iterations=30, tolerance=0).image
     inside = maps[0].abs().sum(dim=0) > 0
     error = torch.linalg.vector_norm((ours - theirs)[inside]) / torch.linalg.vector_norm(theirs[inside])
     assert float(error) < 1e-4
