@@ -1,6 +1,7 @@
 """Pictures of the report, drawn with matplotlib's object interface and returned as PNG bytes."""
 
 import io
+import textwrap
 import warnings
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -60,14 +61,16 @@ def comparison_figure(
     first = next(iter(images.values()))
     aspect = first.shape[0] / first.shape[1]
     width = 2.0
-    figure = Figure(figsize=(width * len(images), (width * aspect) * len(rows) + 0.45), dpi=110)
+    titles = {method: f"{textwrap.fill(method, 24)}\n{notes.get(method, '')}" for method in images}
+    margin = 0.17 + 0.125 * max(title.count("\n") + 1 for title in titles.values())
+    figure = Figure(figsize=(width * len(images), (width * aspect) * len(rows) + margin + 0.03), dpi=110)
     axes = figure.subplots(len(rows), len(images), squeeze=False)
     base = images[reference] if reference is not None else first
     top = float(np.percentile(base, 99.7)) or 1.0
     peak = float(base.max()) or 1.0
     colours = ListedColormap(["none", *LABEL_COLOURS])
     for column, (method, image) in enumerate(images.items()):
-        axes[0, column].set_title(f"{method}\n{notes.get(method, '')}", fontsize=7)
+        axes[0, column].set_title(titles[method], fontsize=7)
         for row, kind in enumerate(rows):
             axis = axes[row, column]
             axis.set_axis_off()
@@ -84,7 +87,7 @@ def comparison_figure(
             if kind == "labels" and overlay is not None:
                 limited = np.where(overlay > 0, 1 + (overlay - 1) % len(LABEL_COLOURS), 0)
                 axis.imshow(limited, cmap=colours, vmin=0, vmax=len(LABEL_COLOURS), alpha=0.5, interpolation="nearest")
-    figure.subplots_adjust(left=0.005, right=0.995, bottom=0.005, top=1 - 0.42 / figure.get_figheight(), wspace=0.03)
+    figure.subplots_adjust(left=0.005, right=0.995, bottom=0.005, top=1 - margin / figure.get_figheight(), wspace=0.03)
     figure.subplots_adjust(hspace=0.03)
     return figure
 

@@ -1,7 +1,9 @@
 """Calibration data for kernels in k-space, and their Gram matrix, as GRAPPA and SPIRiT need them."""
 
+import logging
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import lru_cache
 
 import torch
 from jaxtyping import Complex
@@ -26,6 +28,8 @@ __all__ = [
     "one_thread",
     "unit_scale",
 ]
+
+_log = logging.getLogger(__name__)
 
 BLOCK_BYTES = 64 * 2**20
 """Size of the temporary arrays; work is done in pieces of at most about this."""
@@ -126,6 +130,17 @@ def check_calibration(data: Tensor, kernel: tuple[int, int], method: str) -> Non
             f"{method}: expected at least {kernel[0]} x {kernel[1]} fully sampled central positions for this kernel, "
             f"got {cy} x {cx}. Use a smaller kernel, data with more calibration lines, or give calibration data."
         )
+    if cy < 2 * kernel[0] or cx < 2 * kernel[1]:
+        _warn_of_few(method, cy, cx, kernel)
+
+
+@lru_cache(maxsize=64)  # once, and not for each slice
+def _warn_of_few(method: str, cy: int, cx: int, kernel: tuple[int, int]) -> None:
+    _log.warning(
+        "%s: calibration from %d x %d positions with a kernel of %d x %d is poor; expect ghosts. "
+        "Use a smaller kernel, or more calibration lines",
+        *(method, cy, cx, *kernel),
+    )
 
 
 def gram_matrix(
