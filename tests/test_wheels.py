@@ -101,7 +101,8 @@ def test_wheels_hold_types_and_schemas_and_depend_by_range(wheels: Path) -> None
             names = wheel.namelist()
             assert any(name.endswith("/py.typed") for name in names)
             metadata = wheel.read(next(name for name in names if name.endswith("METADATA"))).decode()
-            requires = [line for line in metadata.splitlines() if line.startswith("Requires-Dist: mri-")]
+            ours = tuple(f"Requires-Dist: {name}" for name in PACKAGES)
+            requires = [line for line in metadata.splitlines() if line.startswith(ours)]
             assert all(">=0.1" in line and "<0.2" in line for line in requires), requires
             if package == "mri-io":
                 assert any(name.endswith(".json") and "/schemas/" in name for name in names)
