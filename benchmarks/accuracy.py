@@ -2,8 +2,8 @@
 
 Every fourth line and a centre of 8 %, noise of 0.004 per coil: a head of 15 x 320 x 320 and ellipses of 15 x 640 x 368.
 NMSE and SSIM of magnitudes over the whole image, against the noise-free image combined with the same maps, scaled by
-least squares. Fails when a sparse reconstruction has more than 1.1 times the NMSE of BART's at the weight 0.001, or when
-the methods are not in the order that is expected of them; the ratio to the best of BART's weights is shown, too.
+least squares. Fails when a sparse reconstruction has more than 1.1 times the NMSE of BART's at the weight 0.001, or
+when the methods are not in the order that is expected of them; the ratio to the best of BART's weights is shown, too.
 """
 
 import argparse
