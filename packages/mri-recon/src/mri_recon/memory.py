@@ -18,7 +18,7 @@ _TORCH = 100 * 10**6
 """Torch imported, and what its first operations keep."""
 _METHODS = 280 * 10**6
 """The same of the classical methods, which use more of it, and SciPy."""
-_KERNELS = 200 * 10**6
+_KERNELS = 380 * 10**6
 """Blocks in which kernels are fitted and taken to image space."""
 
 
